@@ -1,0 +1,1 @@
+//! Backend over ONNX Runtime.

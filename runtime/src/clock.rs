@@ -1,0 +1,63 @@
+//! The one place that reads the monotonic clock. Decisions take a [`Time`] as a value, so that they can be
+//! replayed and simulated. Must not know who asks.
+
+use std::{
+    ops::{Add, Sub},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+/// Nanoseconds since the process first asked; starts at one hour, so that subtraction has room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Time(u64);
+
+const START_NS: u64 = 3_600_000_000_000;
+
+/// The time now. About 25 ns.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the clock")]
+pub fn now() -> Time {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let elapsed = START.get_or_init(Instant::now).elapsed();
+    Time(START_NS + u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX / 2))
+}
+
+impl Time {
+    /// A time that no clock gave: for simulations and tables of cases.
+    #[must_use]
+    pub const fn from_ns(ns: u64) -> Self {
+        Self(ns)
+    }
+
+    /// The count of nanoseconds, good for differences only.
+    #[must_use]
+    pub const fn as_ns(self) -> u64 {
+        self.0
+    }
+
+    /// Nanoseconds from `earlier` to `self`; 0 when `earlier` is later.
+    #[must_use]
+    pub const fn ns_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// `self` plus that many nanoseconds.
+    #[must_use]
+    pub const fn plus_ns(self, ns: u64) -> Self {
+        Self(self.0.saturating_add(ns))
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Self;
+    fn add(self, duration: Duration) -> Self {
+        self.plus_ns(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+impl Sub for Time {
+    type Output = Duration;
+    fn sub(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.ns_since(earlier))
+    }
+}

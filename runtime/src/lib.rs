@@ -1,0 +1,19 @@
+//! How a model *runs*: batching, instances, hot swap, lifecycle.
+//!
+//! This crate must not know sockets, HTTP, JSON, environment variables, or where models come from. The one
+//! file access it causes is a backend's reading of a verified artifact.
+
+pub mod clock;
+
+pub mod tensor;
+
+pub mod error;
+
+pub mod request;
+
+pub mod backend;
+
+pub use clock::Time;
+pub use error::InferError;
+pub use request::{InferRequest, InferResponse};
+pub use tensor::{Tensor, TensorView};

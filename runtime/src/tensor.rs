@@ -1,0 +1,149 @@
+//! Values: element type, shape and little-endian bytes, owned or borrowed. Must not know any protocol.
+
+use bytes::Bytes;
+use gannet_models::DType;
+use smallvec::SmallVec;
+
+/// Lengths of the axes, outermost first.
+pub type Shape = SmallVec<[usize; 4]>;
+
+/// An owned tensor. Row-major and little-endian without padding; [`DType::Bytes`] elements each have a 4-byte
+/// little-endian length before them, as on the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tensor {
+    /// Element type.
+    pub dtype: DType,
+    /// Lengths of the axes.
+    pub shape: Shape,
+    /// The elements.
+    pub data: Bytes,
+}
+
+/// A borrowed tensor; the same layout as [`Tensor`].
+#[derive(Debug, Clone, Copy)]
+pub struct TensorView<'a> {
+    /// Element type.
+    pub dtype: DType,
+    /// Lengths of the axes.
+    pub shape: &'a [usize],
+    /// The elements.
+    pub data: &'a [u8],
+}
+
+/// Number of elements of `shape`, or `None` when it overflows.
+#[must_use]
+pub fn elements(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |product, &axis| product.checked_mul(axis))
+}
+
+/// Bytes that `shape` takes in `dtype`: `None` when it overflows or the elements vary in length.
+#[must_use]
+pub fn size_bytes(dtype: DType, shape: &[usize]) -> Option<usize> {
+    elements(shape)?.checked_mul(dtype.size_bytes()?)
+}
+
+/// Splits length-prefixed elements; ends with an error text when a prefix points past the end.
+pub fn byte_elements(mut data: &[u8]) -> impl Iterator<Item = Result<&[u8], String>> {
+    let total = data.len();
+    std::iter::from_fn(move || {
+        if data.is_empty() {
+            return None;
+        }
+        let offset = total - data.len();
+        let Some((prefix, rest)) = data.split_first_chunk::<4>() else {
+            data = &[];
+            return Some(Err(format!("a 4-byte length is cut short at byte {offset} of {total}")));
+        };
+        let length = u32::from_le_bytes(*prefix) as usize;
+        if length > rest.len() {
+            data = &[];
+            return Some(Err(format!(
+                "the element at byte {offset} states {length} bytes, only {} are left",
+                rest.len()
+            )));
+        }
+        let (element, rest) = rest.split_at(length);
+        data = rest;
+        Some(Ok(element))
+    })
+}
+
+/// Appends one element with its length before it.
+pub fn push_byte_element(out: &mut Vec<u8>, element: &[u8]) {
+    out.extend_from_slice(&u32::try_from(element.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend_from_slice(element);
+}
+
+impl Tensor {
+    /// Borrows the whole tensor.
+    #[must_use]
+    pub fn view(&self) -> TensorView<'_> {
+        TensorView { dtype: self.dtype, shape: &self.shape, data: &self.data }
+    }
+
+    /// Rows `from..to` of axis 0 without copying. The tensor must have an axis 0 of at least `to`.
+    #[must_use]
+    pub fn rows(&self, from: usize, to: usize) -> Self {
+        let rows = self.shape[0];
+        let range = match self.dtype.size_bytes() {
+            Some(_) => {
+                let row_bytes = self.data.len().checked_div(rows).unwrap_or(0);
+                from * row_bytes..to * row_bytes
+            }
+            None => {
+                let row_elements = elements(&self.shape[1..]).unwrap_or(0);
+                let start = byte_offset(&self.data, from * row_elements);
+                start..start + byte_offset(&self.data[start..], (to - from) * row_elements)
+            }
+        };
+        let mut shape = self.shape.clone();
+        shape[0] = to - from;
+        Self { dtype: self.dtype, shape, data: self.data.slice(range) }
+    }
+}
+
+/// Where element `index` of length-prefixed, already validated elements begins.
+#[must_use]
+pub fn byte_offset(data: &[u8], index: usize) -> usize {
+    byte_elements(data).take(index).map(|element| 4 + element.map_or(0, <[u8]>::len)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_elements_split_and_report_damage() {
+        let mut data = Vec::new();
+        for element in [&b"ab"[..], b"", b"c"] {
+            push_byte_element(&mut data, element);
+        }
+        let all: Result<Vec<&[u8]>, String> = byte_elements(&data).collect();
+        assert_eq!(all.unwrap(), [&b"ab"[..], b"", b"c"]);
+        for cut in [1, 5, 7, data.len() - 1] {
+            let all: Result<Vec<&[u8]>, String> = byte_elements(&data[..cut]).collect();
+            assert!(all.is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn rows_slice_fixed_and_variable_elements() {
+        let tensor = |dtype, shape: &[usize], data: Vec<u8>| Tensor {
+            dtype,
+            shape: Shape::from_slice(shape),
+            data: Bytes::from(data),
+        };
+        let fixed = tensor(DType::Uint16, &[3, 2], (0..12).collect());
+        assert_eq!(&fixed.rows(1, 3).data[..], &[4, 5, 6, 7, 8, 9, 10, 11]);
+        let mut data = Vec::new();
+        for element in ["a", "bb", "", "dddd", "e", "f"] {
+            push_byte_element(&mut data, element.as_bytes());
+        }
+        let strings = tensor(DType::Bytes, &[3, 2], data);
+        let middle = strings.rows(1, 2);
+        assert_eq!(middle.shape[..], [1, 2]);
+        let elements: Vec<&[u8]> = byte_elements(&middle.data).map(Result::unwrap).collect();
+        assert_eq!(elements, [&b""[..], b"dddd"]);
+        assert_eq!(tensor(DType::Fp32, &[0, 4], vec![]).rows(0, 0).data.len(), 0);
+    }
+}
