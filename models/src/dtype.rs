@@ -80,6 +80,12 @@ impl DType {
     pub fn is_integer(self) -> bool {
         (Self::Uint8..=Self::Int64).contains(&self)
     }
+
+    /// Whether the type is floating-point.
+    #[must_use]
+    pub fn is_float(self) -> bool {
+        (Self::Fp16..=Self::Fp64).contains(&self)
+    }
 }
 
 impl fmt::Display for DType {

@@ -86,6 +86,18 @@ impl Default for ModelSettings {
     }
 }
 
+impl ModelSettings {
+    /// Whether a version loaded with `other` need not be loaded again for `self`. Which versions are served, and
+    /// under which labels, is no property of a loaded version.
+    #[must_use]
+    pub fn loads_alike(&self, other: &Self) -> bool {
+        let mut same = other.clone();
+        same.version_policy.clone_from(&self.version_policy);
+        same.labels.clone_from(&self.labels);
+        *self == same
+    }
+}
+
 /// Whether and how far requests are batched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Batching {

@@ -4,7 +4,7 @@
 use std::{
     ops::{Add, Sub},
     sync::OnceLock,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// Nanoseconds since the process first asked; starts at one hour, so that subtraction has room.
@@ -20,6 +20,18 @@ pub fn now() -> Time {
     static START: OnceLock<Instant> = OnceLock::new();
     let elapsed = START.get_or_init(Instant::now).elapsed();
     Time(START_NS + u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX / 2))
+}
+
+/// The wall clock at `time`, in milliseconds since 1970. Read once a process and carried on by the monotonic
+/// clock, so it costs nothing; it ignores later adjustments of the system's clock.
+#[must_use]
+pub fn wall_ms(time: Time) -> u64 {
+    static BASE_MS: OnceLock<(Time, u64)> = OnceLock::new();
+    let (at, ms) = *BASE_MS.get_or_init(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        (now(), u64::try_from(since.as_millis()).unwrap_or(0))
+    });
+    ms + time.ns_since(at) / 1_000_000
 }
 
 impl Time {

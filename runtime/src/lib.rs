@@ -11,7 +11,17 @@ pub mod error;
 
 pub mod request;
 
+pub mod table;
+
+pub mod servable;
+
+pub mod batch;
+
+pub mod control;
+
 pub mod backend;
+
+pub mod metrics;
 
 pub use clock::Time;
 pub use error::InferError;

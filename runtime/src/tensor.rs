@@ -74,6 +74,25 @@ pub fn push_byte_element(out: &mut Vec<u8>, element: &[u8]) {
     out.extend_from_slice(element);
 }
 
+impl<'a> TensorView<'a> {
+    /// The bytes of rows `from..to` of axis 0.
+    #[must_use]
+    pub fn row_bytes(&self, from: usize, to: usize) -> &'a [u8] {
+        &self.data[row_range(self.dtype, self.shape, self.data, from, to)]
+    }
+}
+
+/// Where rows `from..to` of axis 0 lie in `data`.
+fn row_range(dtype: DType, shape: &[usize], data: &[u8], from: usize, to: usize) -> std::ops::Range<usize> {
+    if dtype.size_bytes().is_some() {
+        let row_bytes = data.len().checked_div(shape[0]).unwrap_or(0);
+        return from * row_bytes..to * row_bytes;
+    }
+    let row_elements = elements(&shape[1..]).unwrap_or(0);
+    let start = byte_offset(data, from * row_elements);
+    start..start + byte_offset(&data[start..], (to - from) * row_elements)
+}
+
 impl Tensor {
     /// Borrows the whole tensor.
     #[must_use]
@@ -84,18 +103,7 @@ impl Tensor {
     /// Rows `from..to` of axis 0 without copying. The tensor must have an axis 0 of at least `to`.
     #[must_use]
     pub fn rows(&self, from: usize, to: usize) -> Self {
-        let rows = self.shape[0];
-        let range = match self.dtype.size_bytes() {
-            Some(_) => {
-                let row_bytes = self.data.len().checked_div(rows).unwrap_or(0);
-                from * row_bytes..to * row_bytes
-            }
-            None => {
-                let row_elements = elements(&self.shape[1..]).unwrap_or(0);
-                let start = byte_offset(&self.data, from * row_elements);
-                start..start + byte_offset(&self.data[start..], (to - from) * row_elements)
-            }
-        };
+        let range = row_range(self.dtype, &self.shape, &self.data, from, to);
         let mut shape = self.shape.clone();
         shape[0] = to - from;
         Self { dtype: self.dtype, shape, data: self.data.slice(range) }

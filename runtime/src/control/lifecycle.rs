@@ -1,0 +1,416 @@
+//! What is wanted, loading, serving and draining, of every model. A plain value: events go in, actions come out,
+//! so that it can be simulated. Must not know threads, time, files or engines.
+
+use std::collections::BTreeMap;
+
+use gannet_models::{ModelName, Version};
+
+use super::transition::{self, Aspired, Step, SwapPolicy, VersionView};
+use crate::{
+    metrics::{LOAD_VERSIONS_MAX, LoadCounts},
+    servable::Incarnation,
+};
+
+/// One version as a source wants it.
+pub trait Wanted: Clone {
+    /// The version.
+    fn version(&self) -> &Version;
+    /// Whether loading `other` would give the same servable.
+    fn same(&self, other: &Self) -> bool;
+    /// Upper bound of the memory it will take, in bytes.
+    fn memory_bytes(&self) -> u64;
+}
+
+/// Limits of the whole server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LifecycleLimits {
+    /// What goes first when a version is replaced.
+    pub policy: SwapPolicy,
+    /// Memory that all servables together may take; `None`: no limit.
+    pub memory_bytes_max: Option<u64>,
+    /// Loads that run side by side.
+    pub loads_max: usize,
+}
+
+impl Default for LifecycleLimits {
+    fn default() -> Self {
+        Self { policy: SwapPolicy::default(), memory_bytes_max: None, loads_max: 1 }
+    }
+}
+
+/// The state of a version, for people and for the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Being loaded, warmed and checked; nothing of it serves yet.
+    Loading,
+    /// Answers requests.
+    Ready,
+    /// Finishes its last requests.
+    Draining,
+    /// Does not serve; the reason says why.
+    Unavailable,
+}
+
+impl State {
+    /// The name that the index shows.
+    #[must_use]
+    pub fn index_name(self) -> &'static str {
+        ["LOADING", "READY", "UNLOADING", "UNAVAILABLE"][self as usize]
+    }
+}
+
+/// One version, seen from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionStatus {
+    /// The version.
+    pub version: Version,
+    /// Its state.
+    pub state: State,
+    /// Why, where there is something to say.
+    pub reason: String,
+    /// The copy that answers requests.
+    pub serving: Option<Incarnation>,
+}
+
+/// What the effects have to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action<W> {
+    /// Load `wanted` and report [`Lifecycle::loaded`] or [`Lifecycle::load_failed`].
+    Load {
+        /// The model.
+        model: ModelName,
+        /// The number of this copy.
+        incarnation: Incarnation,
+        /// What to load.
+        wanted: W,
+    },
+    /// No new requests go to this copy; once its last request is done, report [`Lifecycle::destroyed`].
+    Retire(Incarnation),
+}
+
+#[derive(Debug)]
+struct Model<W> {
+    /// The whole set; a version that is missing is not wanted.
+    aspired: Vec<W>,
+    labels: BTreeMap<String, Version>,
+    versions: BTreeMap<Version, Slot<W>>,
+    /// By version, as text; at most [`LOAD_VERSIONS_MAX`] of them and `other`.
+    loads: BTreeMap<String, LoadCounts>,
+}
+
+#[derive(Debug)]
+struct Slot<W> {
+    serving: Option<(Incarnation, W)>,
+    loading: Option<(Incarnation, W)>,
+    draining: Vec<(Incarnation, u64)>,
+    failed: Option<(W, String)>,
+    /// A word for the index when nothing else is to be said.
+    note: String,
+}
+
+impl<W> Default for Slot<W> {
+    fn default() -> Self {
+        Self { serving: None, loading: None, draining: Vec::new(), failed: None, note: String::new() }
+    }
+}
+
+impl<W> Default for Model<W> {
+    fn default() -> Self {
+        Self {
+            aspired: Vec::new(),
+            labels: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            loads: BTreeMap::new(),
+        }
+    }
+}
+
+impl<W> Model<W> {
+    fn count(&mut self, version: &Version) -> &mut LoadCounts {
+        let full = self.loads.len() >= LOAD_VERSIONS_MAX && !self.loads.contains_key(version.as_str());
+        let key = if full { "other" } else { version.as_str() };
+        self.loads.entry(key.to_owned()).or_default()
+    }
+}
+
+/// The control plane's state.
+#[derive(Debug)]
+pub struct Lifecycle<W> {
+    limits: LifecycleLimits,
+    models: BTreeMap<ModelName, Model<W>>,
+    next_incarnation: Incarnation,
+}
+
+impl<W: Wanted> Lifecycle<W> {
+    /// Nothing is wanted yet.
+    #[must_use]
+    pub fn new(limits: LifecycleLimits) -> Self {
+        Self { limits, models: BTreeMap::new(), next_incarnation: 1 }
+    }
+
+    /// A source states the whole set of versions it wants of `model`, and the labels it gives them.
+    pub fn aspire(&mut self, model: &ModelName, aspired: Vec<W>, labels: BTreeMap<String, Version>) {
+        let record = self.models.entry(model.clone()).or_default();
+        for wanted in &aspired {
+            record.versions.entry(wanted.version().clone()).or_default();
+        }
+        for (version, slot) in &mut record.versions {
+            let wanted = aspired.iter().find(|w| w.version() == version);
+            let still = |tried: &W| wanted.is_some_and(|w| w.same(tried));
+            if slot.failed.as_ref().is_some_and(|(tried, _)| !still(tried)) {
+                slot.failed = None;
+            }
+        }
+        record.aspired = aspired;
+        record.labels = labels;
+        self.tidy(model);
+    }
+
+    /// Forgets that loading failed, so that it is tried again.
+    pub fn retry(&mut self, model: &ModelName) {
+        if let Some(record) = self.models.get_mut(model) {
+            record.versions.values_mut().for_each(|slot| slot.failed = None);
+        }
+    }
+
+    /// Loads a fresh copy of a version that is wanted, beside the one that serves.
+    pub fn reload(&mut self, model: &ModelName, version: &Version) -> Option<Action<W>> {
+        let record = self.models.get_mut(model)?;
+        let wanted = record.aspired.iter().find(|w| w.version() == version)?.clone();
+        let slot = record.versions.get_mut(version)?;
+        if slot.loading.is_some() {
+            return None;
+        }
+        slot.failed = None;
+        let incarnation = self.next_incarnation;
+        self.next_incarnation += 1;
+        slot.loading = Some((incarnation, wanted.clone()));
+        Some(Action::Load { model: model.clone(), incarnation, wanted })
+    }
+
+    /// Gives `label` to a version that serves, or takes it away.
+    ///
+    /// # Errors
+    /// A text when the version does not serve.
+    pub fn set_label(
+        &mut self,
+        model: &ModelName,
+        label: &str,
+        version: Option<&Version>,
+    ) -> Result<(), String> {
+        let record = self.models.get_mut(model).ok_or_else(|| format!("there is no model '{model}'"))?;
+        let Some(version) = version else {
+            return match record.labels.remove(label) {
+                Some(_) => Ok(()),
+                None => Err(format!("model '{model}' has no label '{label}'")),
+            };
+        };
+        match record.versions.get(version) {
+            Some(slot) if slot.serving.is_some() => {
+                record.labels.insert(label.to_owned(), version.clone());
+                Ok(())
+            }
+            Some(_) => Err(format!("version '{version}' of '{model}' is not ready; load it first")),
+            None => Err(format!("there is no version '{version}' of '{model}'")),
+        }
+    }
+
+    /// The next thing to do, or `None` until something changes. Call until `None`.
+    pub fn next_action(&mut self) -> Option<Action<W>> {
+        let loads = self.slots().filter(|slot| slot.loading.is_some()).count();
+        let names: Vec<ModelName> = self.models.keys().cloned().collect();
+        for name in names {
+            match transition::next_step(&self.views(&name), self.limits.policy) {
+                Some(Step::Unload(version)) => return self.unload(&name, &version),
+                Some(Step::Load(version)) if loads < self.limits.loads_max => {
+                    if let Some(action) = self.load(&name, &version) {
+                        return Some(action);
+                    }
+                    // refused for memory: another step of this model may be possible now
+                    return self.next_action();
+                }
+                Some(Step::Load(_)) | None => {}
+            }
+        }
+        None
+    }
+
+    fn views(&self, model: &ModelName) -> Vec<VersionView> {
+        let Some(record) = self.models.get(model) else { return Vec::new() };
+        let view = |(version, slot): (&Version, &Slot<W>)| {
+            let wanted = record.aspired.iter().find(|w| w.version() == version);
+            let is = |held: Option<&W>| wanted.zip(held).is_some_and(|(w, h)| w.same(h));
+            let aspired = match wanted {
+                None => Aspired::No,
+                Some(_)
+                    if is(slot.loading.as_ref().map(|l| &l.1)) || is(slot.serving.as_ref().map(|s| &s.1)) =>
+                {
+                    Aspired::Same
+                }
+                Some(_) if is(slot.failed.as_ref().map(|f| &f.0)) => Aspired::Failed,
+                Some(_) => Aspired::Changed,
+            };
+            VersionView {
+                version: version.clone(),
+                aspired,
+                serving: slot.serving.is_some(),
+                loading: slot.loading.is_some(),
+                draining: !slot.draining.is_empty(),
+            }
+        };
+        record.versions.iter().map(view).collect()
+    }
+
+    fn load(&mut self, model: &ModelName, version: &Version) -> Option<Action<W>> {
+        let used = self.memory_bytes();
+        let record = self.models.get_mut(model)?;
+        let wanted = record.aspired.iter().find(|w| w.version() == version)?.clone();
+        let slot = record.versions.get_mut(version)?;
+        let needed = wanted.memory_bytes();
+        if let Some(limit) = self.limits.memory_bytes_max
+            && used.saturating_add(needed) > limit
+        {
+            let reason = format!(
+                "not loaded: it is estimated to need {needed} bytes, and {used} of the budget of {limit} are in use; \
+                 unload something, raise memory_bytes_max, or state memory_bytes in the model's limits"
+            );
+            slot.failed = Some((wanted, reason));
+            return None;
+        }
+        let incarnation = self.next_incarnation;
+        self.next_incarnation += 1;
+        slot.loading = Some((incarnation, wanted.clone()));
+        Some(Action::Load { model: model.clone(), incarnation, wanted })
+    }
+
+    fn unload(&mut self, model: &ModelName, version: &Version) -> Option<Action<W>> {
+        let slot = self.models.get_mut(model)?.versions.get_mut(version)?;
+        let (incarnation, wanted) = slot.serving.take()?;
+        slot.draining.push((incarnation, wanted.memory_bytes()));
+        slot.note = "unloaded".into();
+        Some(Action::Retire(incarnation))
+    }
+
+    /// A load ended well: the copy serves from now on, and the copy it replaces (or itself, when it is no longer
+    /// wanted) is to be retired.
+    pub fn loaded(&mut self, model: &ModelName, incarnation: Incarnation) -> Option<Action<W>> {
+        let record = self.models.get_mut(model)?;
+        let takes_over = record.versions.values().any(|slot| slot.serving.is_some());
+        let (version, slot) = record.versions.iter_mut().find(|(_, slot)| slot.is_loading(incarnation))?;
+        let version = version.clone();
+        let (_, wanted) = slot.loading.take()?;
+        let still = record.aspired.iter().any(|w| *w.version() == version && w.same(&wanted));
+        let retired =
+            if still { slot.serving.replace((incarnation, wanted)) } else { Some((incarnation, wanted)) };
+        if let Some((incarnation, wanted)) = &retired {
+            slot.draining.push((*incarnation, wanted.memory_bytes()));
+        }
+        let counts = record.count(&version);
+        counts.ok += 1;
+        counts.swaps += u64::from(still && takes_over);
+        retired.map(|(incarnation, _)| Action::Retire(incarnation))
+    }
+
+    /// A load failed: what served keeps serving.
+    pub fn load_failed(&mut self, model: &ModelName, incarnation: Incarnation, reason: String) {
+        let Some(record) = self.models.get_mut(model) else { return };
+        let failed = record.versions.iter_mut().find(|(_, slot)| slot.is_loading(incarnation));
+        if let Some((version, slot)) = failed
+            && let Some((_, wanted)) = slot.loading.take()
+        {
+            slot.failed = Some((wanted, reason));
+            let version = version.clone();
+            record.count(&version).failed += 1;
+        }
+        self.tidy(model);
+    }
+
+    /// A retired copy is gone.
+    pub fn destroyed(&mut self, incarnation: Incarnation) {
+        for slot in self.models.values_mut().flat_map(|record| record.versions.values_mut()) {
+            slot.draining.retain(|(held, _)| *held != incarnation);
+        }
+        let names: Vec<ModelName> = self.models.keys().cloned().collect();
+        names.iter().for_each(|model| self.tidy(model));
+    }
+
+    /// Forgets versions and models that nobody wants and nothing holds.
+    fn tidy(&mut self, model: &ModelName) {
+        let Some(record) = self.models.get_mut(model) else { return };
+        let aspired = &record.aspired;
+        record.versions.retain(|version, slot| {
+            let wanted = aspired.iter().any(|w| w.version() == version);
+            wanted || slot.serving.is_some() || slot.loading.is_some() || !slot.draining.is_empty()
+        });
+        if record.versions.is_empty() && record.aspired.is_empty() {
+            self.models.remove(model);
+        }
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Slot<W>> {
+        self.models.values().flat_map(|record| record.versions.values())
+    }
+
+    /// Memory held by everything that serves, loads or drains, as estimated, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        let held = |slot: &Slot<W>| {
+            let of = |copy: &Option<(Incarnation, W)>| copy.as_ref().map_or(0, |(_, w)| w.memory_bytes());
+            of(&slot.serving) + of(&slot.loading) + slot.draining.iter().map(|(_, bytes)| bytes).sum::<u64>()
+        };
+        self.slots().map(held).sum()
+    }
+
+    /// Every model that is wanted or held.
+    pub fn models(&self) -> impl Iterator<Item = &ModelName> {
+        self.models.keys()
+    }
+
+    /// Labels of a model.
+    #[must_use]
+    pub fn labels(&self, model: &ModelName) -> BTreeMap<String, Version> {
+        self.models.get(model).map(|record| record.labels.clone()).unwrap_or_default()
+    }
+
+    /// Loads and swaps of a model, by version.
+    #[must_use]
+    pub fn loads(&self, model: &ModelName) -> BTreeMap<String, LoadCounts> {
+        self.models.get(model).map(|record| record.loads.clone()).unwrap_or_default()
+    }
+
+    /// Whether nothing more will happen to `model` until something changes: no load runs or is due.
+    #[must_use]
+    pub fn settled(&self, model: &ModelName) -> bool {
+        let Some(record) = self.models.get(model) else { return true };
+        let idle = record.versions.values().all(|slot| slot.loading.is_none());
+        idle && transition::next_step(&self.views(model), self.limits.policy).is_none()
+    }
+
+    /// The versions of a model as they stand, ascending.
+    #[must_use]
+    pub fn status(&self, model: &ModelName) -> Vec<VersionStatus> {
+        let Some(record) = self.models.get(model) else { return Vec::new() };
+        let status = |(version, slot): (&Version, &Slot<W>)| {
+            let failure = slot.failed.as_ref().map(|(_, reason)| reason.clone());
+            let (state, reason) = match (&slot.serving, &slot.loading, slot.draining.is_empty()) {
+                (Some(_), Some(_), _) => (State::Ready, "a new copy is being loaded beside it".into()),
+                (Some(_), None, _) => {
+                    let kept = |why| format!("the copy before it is kept, the new one was refused: {why}");
+                    (State::Ready, failure.map(kept).unwrap_or_default())
+                }
+                (None, Some(_), _) => (State::Loading, String::new()),
+                (None, None, false) => (State::Draining, "finishing its last requests".into()),
+                (None, None, true) => (State::Unavailable, failure.unwrap_or_else(|| slot.note.clone())),
+            };
+            let serving = slot.serving.as_ref().map(|(incarnation, _)| *incarnation);
+            VersionStatus { version: version.clone(), state, reason, serving }
+        };
+        record.versions.iter().map(status).collect()
+    }
+}
+
+impl<W> Slot<W> {
+    fn is_loading(&self, incarnation: Incarnation) -> bool {
+        self.loading.as_ref().is_some_and(|(held, _)| *held == incarnation)
+    }
+}

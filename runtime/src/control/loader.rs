@@ -1,0 +1,202 @@
+//! Loads one version: opens its instances, decides the batch axis, warms up, runs its golden requests. Runs on
+//! threads of low priority, so that a load is not felt by requests. Must not know the table, or who is replaced.
+
+pub mod golden;
+pub mod warm_up;
+
+use std::{fmt, sync::Arc};
+
+use gannet_models::{Artifact, ModelName, ModelSettings, Signature, Version, settings::Batching};
+
+use super::lifecycle::Wanted;
+use crate::{
+    backend::{Backend, BackendError, OpenOptions},
+    batch::{assemble::Layout, cost::ShapeCosts},
+    request::GoldenCase,
+    servable::{Incarnation, Loaded, instance::Worker},
+};
+
+/// Memory that a session takes beyond its files, and the factor on them: ONNX Runtime keeps prepacked copies of
+/// weights. Measured: 1.3 times the file for an encoder of 90 MB, 5 MB for the smallest.
+const SESSION_BYTES: u64 = 8 * 1024 * 1024;
+
+/// One version as it is to be loaded.
+#[derive(Clone)]
+pub struct LoadSpec {
+    /// The version.
+    pub version: Version,
+    /// Its verified files.
+    pub artifact: Artifact,
+    /// How to serve it.
+    pub settings: Arc<ModelSettings>,
+    /// Class names of the one output that can have them.
+    pub class_labels: Option<Arc<[String]>>,
+    /// The engine.
+    pub backend: Arc<dyn Backend>,
+    /// Where it was found, for messages.
+    pub origin: Arc<str>,
+}
+
+impl fmt::Debug for LoadSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadSpec")
+            .field("version", &self.version)
+            .field("digest", &self.artifact.digest())
+            .finish()
+    }
+}
+
+impl Wanted for LoadSpec {
+    fn version(&self) -> &Version {
+        &self.version
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        self.version == other.version
+            && self.artifact.digest() == other.artifact.digest()
+            && self.settings.loads_alike(&other.settings)
+            && self.class_labels == other.class_labels
+            && self.backend.name() == other.backend.name()
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        let files = self.artifact.size_bytes();
+        let one = files.saturating_mul(2).saturating_add(SESSION_BYTES);
+        self.settings.memory_bytes.unwrap_or_else(|| one.saturating_mul(self.settings.instances as u64))
+    }
+}
+
+/// What the server adds to a load: it alone can read the golden requests' format.
+pub trait Qualify: Send + Sync + 'static {
+    /// The golden requests of an artifact, against the signature that was just found.
+    ///
+    /// # Errors
+    /// A text naming the file and what is wrong with it.
+    fn golden_cases(
+        &self,
+        artifact: &Artifact,
+        model: &str,
+        signature: &Signature,
+    ) -> Result<Vec<GoldenCase>, String>;
+}
+
+/// Loads one version. The reason of a failure names the path.
+///
+/// # Errors
+/// A text for people: what failed, where, and what to do.
+pub fn load(
+    model: &ModelName,
+    incarnation: Incarnation,
+    spec: &LoadSpec,
+    qualify: &dyn Qualify,
+) -> Result<Loaded, String> {
+    let settings = &spec.settings;
+    let file = spec.backend.model_file();
+    let path = spec.artifact.file(file).ok_or_else(|| format!("the version has no {file}"))?;
+    let options = OpenOptions { model_path: &path, threads: settings.threads, device: settings.device };
+    let open = || match spec.backend.open(&options) {
+        Ok(instance) => Ok(Worker::new(instance)),
+        Err(BackendError::Unavailable(why)) => Err(why),
+        Err(error) => Err(format!("{file} was refused: {error}")),
+    };
+    let mut workers = vec![open()?];
+    let mut signature = workers[0].signature().clone();
+    declare(&mut signature, spec)?;
+    decide_batch_axis(&mut signature, settings, &mut workers[0])?;
+    while workers.len() < settings.instances.max(1) {
+        workers.push(open()?);
+    }
+    let costs = ShapeCosts::default();
+    if settings.warm_up.enabled {
+        warm_up::run(&signature, settings, &mut workers, &costs)?;
+    }
+    let cases = qualify.golden_cases(&spec.artifact, model.as_str(), &signature)?;
+    golden::check(&cases, &signature, settings, &mut workers[0])?;
+    spec.backend.release_memory();
+    let platform = spec.backend.platform();
+    let (model, version, settings) = (model.clone(), spec.version.clone(), Arc::clone(settings));
+    Ok(Loaded { model, version, incarnation, signature, settings, platform, workers, costs })
+}
+
+/// Checks what the configuration states against what the model says, and takes over its class names.
+fn declare(signature: &mut Signature, spec: &LoadSpec) -> Result<(), String> {
+    let mut faults = Vec::new();
+    let batched = spec.settings.batching != Batching::Off && signature.batch_axis_inferred();
+    let sides = [
+        ("input", &spec.settings.inputs, &mut signature.inputs),
+        ("output", &spec.settings.outputs, &mut signature.outputs),
+    ];
+    for (side, declared, found) in sides {
+        for declaration in declared {
+            let Some(tensor) = found.iter_mut().find(|t| t.name == declaration.name) else {
+                let names: Vec<&str> = found.iter().map(|t| t.name.as_str()).collect();
+                let (name, names) = (&declaration.name, names.join(", "));
+                faults.push(format!("the configuration names {side} '{name}', the model has: {names}"));
+                continue;
+            };
+            if let Some(dtype) = declaration.dtype.filter(|&dtype| dtype != tensor.dtype) {
+                let (name, found) = (&tensor.name, tensor.dtype);
+                faults.push(format!(
+                    "the configuration says {side} '{name}' is {dtype}, the model says {found}"
+                ));
+            }
+            if let Some(dims) = &declaration.dims {
+                let found: Vec<i64> = tensor.wire_shape().into_iter().skip(usize::from(batched)).collect();
+                let fits =
+                    found.len() == dims.len() && found.iter().zip(dims).all(|(f, d)| *f == -1 || f == d);
+                if !fits {
+                    let name = &tensor.name;
+                    faults.push(format!(
+                        "the configuration says {side} '{name}' has dims {dims:?} without the batch axis, \
+                         the model says {found:?}"
+                    ));
+                }
+            }
+            if declaration.labels.is_some() {
+                tensor.labels.clone_from(&declaration.labels);
+            }
+        }
+    }
+    if let Some(labels) = &spec.class_labels {
+        let mut scores = signature.outputs.iter_mut().filter(|t| t.shape.len() == 2 && t.dtype.is_float());
+        if let (Some(only), None) = (scores.next(), scores.next()) {
+            only.labels.get_or_insert_with(|| Arc::clone(labels));
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
+}
+
+/// Whether axis 0 is a batch axis: stated, or inferred from the shapes and proved by runs of one and several rows.
+fn decide_batch_axis(
+    signature: &mut Signature,
+    settings: &ModelSettings,
+    worker: &mut Worker,
+) -> Result<(), String> {
+    let possible = signature.batch_axis_inferred();
+    signature.batched = match settings.batching {
+        Batching::Off | Batching::Stated(0) => false,
+        Batching::Stated(rows) if !possible => {
+            return Err(format!(
+                "max_batch_size is {rows}, but axis 0 of every input and output must be variable for that, and the \
+                 same for all inputs; the model has {}. Set max_batch_size = 0, or export the model with a variable \
+                 batch axis",
+                describe(signature)
+            ));
+        }
+        Batching::Stated(_) => true,
+        Batching::Inferred => possible,
+    };
+    if signature.batched && settings.batching == Batching::Inferred {
+        let layout = Layout::new(signature, &settings.padding);
+        let mut runs = |rows| warm_up::probe(signature, settings, &layout, worker, rows).is_ok();
+        // a model that cannot run zeros at all proves nothing either way
+        signature.batched = !(runs(1) && !(runs(2) && runs(3)));
+    }
+    Ok(())
+}
+
+fn describe(signature: &Signature) -> String {
+    let all = signature.inputs.iter().chain(&signature.outputs);
+    let texts: Vec<String> = all.map(|t| format!("{} {}", t.name, t.shape_text())).collect();
+    texts.join(", ")
+}

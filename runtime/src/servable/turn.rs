@@ -1,0 +1,64 @@
+//! One turn of an I/O thread's event loop is one batch: requests that were parsed in the same turn are listed, and
+//! a task that is woken by the first of them, and so runs behind all ready tasks, runs the list. Relies on the
+//! first-in-first-out queue of a current-thread scheduler. Must not know what a request is.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    sync::Arc,
+    task::{Poll, Waker},
+};
+
+use super::{Pending, Servable};
+use crate::batch::queue::{Entry, Queue};
+
+thread_local!(static TURN: RefCell<Turn> = const { RefCell::new(Turn { lists: Vec::new(), flusher: None }) });
+
+struct Turn {
+    /// One list for each servable that was asked in this turn.
+    lists: Vec<(Arc<Servable>, Queue<Pending>)>,
+    /// Set while this thread's flusher sleeps.
+    flusher: Option<Waker>,
+}
+
+/// Puts the request into this turn's list. Gives it back when this thread has no flusher or it is not listening:
+/// then the request belongs into the shared queue.
+pub(super) fn join(servable: &Arc<Servable>, entry: Entry<Pending>) -> Option<Entry<Pending>> {
+    TURN.with_borrow_mut(|turn| {
+        if let Some((_, list)) = turn.lists.iter_mut().find(|(listed, _)| Arc::ptr_eq(listed, servable)) {
+            list.push(entry);
+            return None;
+        }
+        if turn.lists.is_empty() {
+            let Some(flusher) = turn.flusher.take() else { return Some(entry) };
+            flusher.wake();
+        }
+        let mut list = Queue::default();
+        list.push(entry);
+        turn.lists.push((Arc::clone(servable), list));
+        None
+    })
+}
+
+/// Runs the lists of this thread's turns, for ever. Spawn one on each I/O thread's own runtime, before any
+/// connection.
+pub async fn flusher() {
+    let mut lists = Vec::new();
+    loop {
+        poll_fn(|ctx| {
+            TURN.with_borrow_mut(|turn| {
+                if turn.lists.is_empty() {
+                    turn.flusher = Some(ctx.waker().clone());
+                    return Poll::Pending;
+                }
+                std::mem::swap(&mut turn.lists, &mut lists);
+                Poll::Ready(())
+            })
+        })
+        .await;
+        // the borrow has ended: running wakes other tasks, which may join at once
+        for (servable, list) in lists.drain(..) {
+            servable.flush(list);
+        }
+    }
+}

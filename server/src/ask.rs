@@ -1,0 +1,294 @@
+//! An inference request as all protocols understand it, and the one straight line that answers it. The codecs of
+//! HTTP and gRPC read into [`Ask`] and write from [`Answer`]. Must not know bytes on any wire.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use gannet_models::DType;
+use gannet_runtime::{
+    InferRequest, InferResponse, Tensor, Time, clock,
+    servable::Servable,
+    table::TableReader,
+    tensor::{Shape, push_byte_element},
+};
+
+use crate::respond::Refusal;
+
+/// A parsed request.
+#[derive(Debug, Clone, Default)]
+pub struct Ask {
+    /// Echoed; generated when empty.
+    pub id: String,
+    /// Name and value, in the request's order.
+    pub inputs: Vec<(String, Tensor)>,
+    /// Outputs asked for, in the request's order; empty: all.
+    pub outputs: Vec<OutputAsk>,
+    /// Whole-request parameters.
+    pub parameters: Parameters,
+    /// When the request had arrived whole.
+    pub arrived: Time,
+    /// The protocol's own deadline, if it has one (gRPC).
+    pub deadline: Option<Time>,
+}
+
+/// One output asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OutputAsk {
+    /// Its name.
+    pub name: String,
+    /// Whether it is to be answered as bytes behind the JSON; `None`: as the request says.
+    pub binary: Option<bool>,
+    /// The best so many classes instead of the values; 0: the values.
+    pub classes: usize,
+}
+
+/// Parameters of the whole request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Parameters {
+    /// 1 is first; 0: the model's default.
+    pub priority: u32,
+    /// Time allowed, in microseconds; 0: none stated.
+    pub timeout_us: u64,
+    /// Outputs as bytes behind the JSON where not said otherwise.
+    pub binary_outputs: bool,
+}
+
+/// A parameter's value on any wire.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Parameter {
+    /// A boolean.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// Any other number.
+    Double(f64),
+    /// A text.
+    Text(String),
+}
+
+impl Parameters {
+    /// Takes one parameter of the request in. Names that nobody knows are left to the model, as the protocol wants.
+    ///
+    /// # Errors
+    /// When a known name has a value of the wrong type, or belongs to an extension that is not offered.
+    pub fn set(&mut self, name: &str, value: &Parameter) -> Result<(), Refusal> {
+        let expected = |what: &str| {
+            Err(Refusal::invalid(format!("parameter '{name}' must be {what}, got {}", value.describe())))
+        };
+        match (name, value) {
+            ("priority", value) => match value.as_u64().and_then(|v| u32::try_from(v).ok()) {
+                Some(priority) => self.priority = priority,
+                None => return expected("a whole number from 0 to 4294967295"),
+            },
+            ("timeout", value) => match value.as_u64() {
+                Some(timeout_us) => self.timeout_us = timeout_us,
+                None => return expected("a whole number of microseconds, 0 or more"),
+            },
+            ("binary_data_output", Parameter::Bool(binary)) => self.binary_outputs = *binary,
+            ("binary_data_output", _) => return expected("true or false"),
+            ("sequence_id", value) if value.is_set() => {
+                return Err(Refusal::invalid(
+                    "parameter 'sequence_id': the sequence extension is not offered; send each request on its own",
+                ));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Parameter {
+    fn as_u64(&self) -> Option<u64> {
+        match self {
+            Self::Int(value) => u64::try_from(*value).ok(),
+            _ => None,
+        }
+    }
+
+    /// Neither zero nor empty, which clients send for "not set".
+    fn is_set(&self) -> bool {
+        !matches!(self, Self::Int(0) | Self::Bool(false)) && *self != Self::Text(String::new())
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::Bool(value) => value.to_string(),
+            Self::Int(value) => value.to_string(),
+            Self::Double(value) => value.to_string(),
+            Self::Text(value) => format!("{value:?}"),
+        }
+    }
+}
+
+/// The answer, in the order it was asked for.
+#[derive(Debug)]
+pub struct Answer {
+    /// Who computed it.
+    pub servable: Arc<Servable>,
+    /// The request's id.
+    pub id: String,
+    /// The outputs.
+    pub outputs: Vec<AnsweredOutput>,
+    /// What the runtime gave, its timing included.
+    pub response: InferResponse,
+}
+
+/// One output of an answer.
+#[derive(Debug)]
+pub struct AnsweredOutput {
+    /// Index in the signature.
+    pub index: usize,
+    /// Its value: the model's, or class texts.
+    pub tensor: Tensor,
+    /// Whether it was asked for as bytes behind the JSON.
+    pub binary: bool,
+}
+
+/// Answers one request: resolve, check, infer, pick the outputs.
+///
+/// # Errors
+/// A [`Refusal`] from any of these.
+pub async fn answer(table: &TableReader, model: &str, version: Option<&str>, ask: Ask) -> Result<Answer, Refusal> {
+    let servable = table.resolve(model, version)?;
+    let outputs = resolve_outputs(&servable, &ask)?;
+    let given = ask.inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone()));
+    let checked = match servable.contract().check(given) {
+        Ok(checked) => checked,
+        Err(error) => {
+            servable.refused(ask.arrived);
+            return Err(error.into());
+        }
+    };
+    let timeout_us = ask.parameters.timeout_us;
+    let stated = (timeout_us > 0).then(|| ask.arrived + Duration::from_micros(timeout_us));
+    let request = InferRequest {
+        inputs: checked.inputs,
+        rows: checked.rows,
+        priority: ask.parameters.priority,
+        deadline: stated.into_iter().chain(ask.deadline).min(),
+        arrived: ask.arrived,
+    };
+    let rows = request.rows;
+    let response = servable.infer(request).await?;
+    let outputs = outputs
+        .into_iter()
+        .map(|(index, ask)| {
+            let tensor = &response.outputs[index];
+            let tensor =
+                if ask.classes > 0 { classify(&servable, index, tensor, rows, ask.classes)? } else { tensor.clone() };
+            Ok(AnsweredOutput { index, tensor, binary: ask.binary.unwrap_or(false) })
+        })
+        .collect::<Result<Vec<_>, Refusal>>()?;
+    let id = if ask.id.is_empty() { generate_id() } else { ask.id };
+    Ok(Answer { servable, id, outputs, response })
+}
+
+/// The outputs to answer: those asked for, or all.
+fn resolve_outputs(servable: &Servable, ask: &Ask) -> Result<Vec<(usize, OutputAsk)>, Refusal> {
+    let specs = &servable.signature.outputs;
+    let default = Some(ask.parameters.binary_outputs);
+    if ask.outputs.is_empty() {
+        return Ok((0..specs.len()).map(|index| (index, OutputAsk { binary: default, ..OutputAsk::default() })).collect());
+    }
+    let mut resolved: Vec<(usize, OutputAsk)> = Vec::with_capacity(ask.outputs.len());
+    for output in &ask.outputs {
+        let name = &output.name;
+        let Some(index) = servable.signature.output(name) else {
+            let names: Vec<&str> = specs.iter().map(|s| s.name.as_str()).collect();
+            return Err(Refusal::invalid(format!(
+                "unexpected inference output '{name}' for model '{}'; it gives: {}",
+                servable.model,
+                names.join(", ")
+            )));
+        };
+        if resolved.iter().any(|(other, _)| *other == index) {
+            return Err(Refusal::invalid(format!("output '{name}' already exists in request; ask for each once")));
+        }
+        let mut output = output.clone();
+        output.binary = output.binary.or(default);
+        resolved.push((index, output));
+    }
+    Ok(resolved)
+}
+
+/// The best `classes` of each row as `score:index[:name]` texts, best first: Triton's classification extension.
+fn classify(
+    servable: &Servable,
+    index: usize,
+    tensor: &Tensor,
+    rows: usize,
+    classes: usize,
+) -> Result<Tensor, Refusal> {
+    let spec = &servable.signature.outputs[index];
+    let scores = scores(tensor).ok_or_else(|| {
+        Refusal::invalid(format!(
+            "output '{}' is {}; classification takes a floating-point or integer output",
+            spec.name, spec.dtype
+        ))
+    })?;
+    let rows = if servable.signature.batched { rows } else { 1 };
+    let width = scores.len().checked_div(rows).unwrap_or(0);
+    let count = classes.min(width);
+    let mut data = Vec::new();
+    for row in scores.chunks(width.max(1)) {
+        let mut order: Vec<usize> = (0..row.len()).collect();
+        order.sort_by(|&a, &b| row[b].total_cmp(&row[a]).then(a.cmp(&b)));
+        for &class in order.iter().take(count) {
+            let name = spec.labels.as_ref().and_then(|labels| labels.get(class));
+            let text = match name {
+                Some(name) => format!("{:.6}:{class}:{name}", row[class]),
+                None => format!("{:.6}:{class}", row[class]),
+            };
+            push_byte_element(&mut data, text.as_bytes());
+        }
+    }
+    let shape = if servable.signature.batched { Shape::from_slice(&[rows, count]) } else { Shape::from_slice(&[count]) };
+    Ok(Tensor { dtype: DType::Bytes, shape, data: Bytes::from(data) })
+}
+
+fn scores(tensor: &Tensor) -> Option<Vec<f64>> {
+    #[expect(clippy::cast_precision_loss, reason = "scores are ordered and shown with six digits")]
+    fn read<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> f64) -> Option<Vec<f64>> {
+        Some(data.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect())
+    }
+    let data = &tensor.data[..];
+    #[expect(clippy::cast_precision_loss, reason = "scores are ordered and shown with six digits")]
+    match tensor.dtype {
+        DType::Fp32 => read(data, |c| f64::from(f32::from_le_bytes(c))),
+        DType::Fp64 => read(data, f64::from_le_bytes),
+        DType::Fp16 => read(data, |c| half::f16::from_le_bytes(c).to_f64()),
+        DType::Bf16 => read(data, |c| half::bf16::from_le_bytes(c).to_f64()),
+        DType::Uint8 => read(data, |[c]: [u8; 1]| f64::from(c)),
+        DType::Uint16 => read(data, |c| f64::from(u16::from_le_bytes(c))),
+        DType::Uint32 => read(data, |c| f64::from(u32::from_le_bytes(c))),
+        DType::Uint64 => read(data, |c| u64::from_le_bytes(c) as f64),
+        DType::Int8 => read(data, |c| f64::from(i8::from_le_bytes(c))),
+        DType::Int16 => read(data, |c| f64::from(i16::from_le_bytes(c))),
+        DType::Int32 => read(data, |c| f64::from(i32::from_le_bytes(c))),
+        DType::Int64 => read(data, |c| i64::from_le_bytes(c) as f64),
+        DType::Bool | DType::Bytes => None,
+    }
+}
+
+/// An id for a request that has none: the process' start and a count, so that ids of several servers differ.
+fn generate_id() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let count = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{:08x}-{count:x}", prefix())
+}
+
+fn prefix() -> u32 {
+    static PREFIX: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    *PREFIX.get_or_init(|| {
+        use std::hash::{BuildHasher, Hasher};
+        let mut hasher = std::hash::RandomState::new().build_hasher();
+        hasher.write_u64(clock::wall_ms(clock::now()));
+        u32::try_from(hasher.finish() >> 32).unwrap_or(0)
+    })
+}
