@@ -9,7 +9,29 @@ pub mod signature;
 
 pub mod settings;
 
+mod faults;
+mod labels;
+pub mod manifest;
+pub mod pbtxt;
+
+mod settings_file;
+
+pub mod digest;
+
+pub mod artifact;
+pub mod scan;
+pub mod store;
+
+pub mod error;
+
+pub use artifact::Artifact;
+pub use digest::Digest;
 pub use dtype::DType;
+pub use error::ModelError;
 pub use id::{ModelName, Version};
+pub use labels::read_version_labels;
+pub use scan::{IngestLimits, VersionLocation};
 pub use settings::ModelSettings;
+pub use settings_file::{SETTINGS_FILES, read_settings};
 pub use signature::{Dim, Signature, TensorSpec};
+pub use store::Store;

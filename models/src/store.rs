@@ -1,0 +1,356 @@
+//! The content-addressed store: Gannet's own read-only copy of every version that it serves.
+//!
+//! A version is copied into `staging/<run>/`, hashed on the way, and renamed to `sha256/<digest>/` when whole; a
+//! folder with a digest for its name is therefore complete or damaged, never half copied. Two servers may share
+//! one store: each has its own staging folder, locked while it lives, and only a sole user collects garbage.
+//!
+//! Must not know which models are wanted, nor how they are run.
+
+use std::{
+    collections::{HashMap, HashSet, hash_map::RandomState},
+    fs::{self, File, Permissions, TryLockError},
+    hash::BuildHasher as _,
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::{
+    artifact::Artifact,
+    digest::{Digest, FileEntry},
+    error::ModelError,
+    scan::{IngestLimits, ScannedFile, Stamp, VersionLocation, scan},
+};
+
+/// Files are read by this process alone and written by nobody.
+const FILE_MODE: u32 = 0o444;
+
+/// A store, open. Shared between threads by reference.
+#[derive(Debug)]
+pub struct Store {
+    trees: PathBuf,
+    staging: PathBuf,
+    /// Taken for moments: while a user comes, and while garbage is collected.
+    gate: File,
+    /// Held shared while this store is open.
+    users: File,
+    /// Keeps our staging folder from being swept by others.
+    _staging_lock: File,
+    staging_lock_path: PathBuf,
+    staged: AtomicU64,
+    pins: Mutex<HashMap<Digest, Weak<()>>>,
+}
+
+/// What a collection did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Collected {
+    /// These were removed.
+    Removed(Vec<Digest>),
+    /// Nothing was: another process has the store open, and may serve from any of its folders.
+    Shared,
+}
+
+impl Store {
+    /// Opens the store in `dir` (`<state>/store`), creating it if need be, and sweeps what a crash left in staging.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`] when the folder cannot be made, locked or written.
+    pub fn open(dir: &Path) -> Result<Self, ModelError> {
+        let trees = dir.join("sha256");
+        let runs = dir.join("staging");
+        for folder in [&trees, &runs] {
+            fs::create_dir_all(folder).map_err(ModelError::io(folder, "create the folder"))?;
+        }
+        let gate = lock_file(&dir.join("gate.lock"))?;
+        let users = lock_file(&dir.join("users.lock"))?;
+        let _gate = Held::new(&gate, dir)?;
+        users.lock_shared().map_err(ModelError::io(dir, "lock"))?;
+        sweep(&runs)?;
+        let run = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
+        let staging_lock_path = runs.join(format!("{run}.lock"));
+        let staging_lock = lock_file(&staging_lock_path)?;
+        staging_lock.lock().map_err(ModelError::io(&staging_lock_path, "lock"))?;
+        let staging = runs.join(run);
+        fs::create_dir(&staging).map_err(ModelError::io(&staging, "create the folder"))?;
+        drop(_gate);
+        Ok(Self {
+            trees,
+            staging,
+            gate,
+            users,
+            _staging_lock: staging_lock,
+            staging_lock_path,
+            staged: AtomicU64::new(0),
+            pins: Mutex::default(),
+        })
+    }
+
+    /// Copies a version into the store, and gives it back verified.
+    ///
+    /// # Errors
+    /// [`ModelError::Changing`] when a file changed meanwhile (try again later); [`ModelError::Missing`] when there
+    /// is no file at all; [`ModelError::TooLarge`], [`ModelError::Outside`], [`ModelError::Io`].
+    pub fn ingest(&self, location: &VersionLocation, limits: &IngestLimits) -> Result<Artifact, ModelError> {
+        let before = scan(location, limits)?;
+        if before.is_empty() {
+            let what = "expected at least one file, got an empty folder; copy the model there".to_owned();
+            return Err(ModelError::Missing { path: location.path.clone(), what });
+        }
+        let staged = Staged::create(self)?;
+        let mut entries = Vec::with_capacity(before.len());
+        for file in &before {
+            entries.push(copy(file, &staged.path)?);
+        }
+        unchanged(location, &before, &scan(location, limits)?)?;
+        sync_folders(&staged.path)?;
+        self.publish(staged, entries)
+    }
+
+    /// The artifact of a digest, its files hashed again; `None` when the store has none.
+    ///
+    /// # Errors
+    /// [`ModelError::Corrupt`] when the files are not what the digest says; [`ModelError::Io`].
+    pub fn get(&self, digest: &Digest) -> Result<Option<Artifact>, ModelError> {
+        let dir = self.tree(digest);
+        let pin = self.pin(*digest);
+        if !dir.is_dir() {
+            return Ok(None);
+        }
+        let location = VersionLocation { path: dir.clone(), root: dir.clone(), stored_as: None };
+        let limits = IngestLimits { files_max: usize::MAX, bytes_max: u64::MAX };
+        let mut files = Vec::new();
+        for file in scan(&location, &limits)? {
+            let digest = Digest::of_file(&file.path)?;
+            files.push(FileEntry { path: file.name, size: file.stamp.size, digest });
+        }
+        let got = Digest::of_tree(&files);
+        if got != *digest {
+            return Err(ModelError::Corrupt { path: dir, expected: *digest, got: got.to_string() });
+        }
+        Ok(Some(Artifact::verified(*digest, dir, files, pin)))
+    }
+
+    /// Removes every folder that is neither in `keep` nor held as an [`Artifact`] in this process.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`].
+    pub fn collect(&self, keep: &HashSet<Digest>) -> Result<Collected, ModelError> {
+        let _gate = Held::new(&self.gate, &self.trees)?;
+        // Taking the lock alone gives up the shared one, whatever comes of it; nobody else can slip in between,
+        // because users come, and collect, behind the gate only.
+        let alone = match self.users.try_lock() {
+            Ok(()) => true,
+            Err(TryLockError::WouldBlock) => false,
+            Err(TryLockError::Error(source)) => {
+                return Err(ModelError::io(&self.trees, "lock")(source));
+            }
+        };
+        let collected =
+            if alone { self.remove_unwanted(keep).map(Collected::Removed) } else { Ok(Collected::Shared) };
+        self.users.lock_shared().map_err(ModelError::io(&self.trees, "lock"))?;
+        collected
+    }
+
+    fn remove_unwanted(&self, keep: &HashSet<Digest>) -> Result<Vec<Digest>, ModelError> {
+        let mut pins = self.lock_pins();
+        pins.retain(|_, pin| pin.strong_count() > 0);
+        let mut removed = Vec::new();
+        for item in fs::read_dir(&self.trees).map_err(ModelError::io(&self.trees, "list"))? {
+            let item = item.map_err(ModelError::io(&self.trees, "list"))?;
+            let Some(digest) = item.file_name().to_str().and_then(|name| name.parse::<Digest>().ok()) else {
+                continue;
+            };
+            if keep.contains(&digest) || pins.contains_key(&digest) {
+                continue;
+            }
+            // Renamed first: a crash in the middle leaves rubbish in staging, not half an artifact.
+            let rubbish = Staged::create(self)?;
+            let target = rubbish.path.join("removed");
+            fs::rename(item.path(), &target).map_err(ModelError::io(&target, "move rubbish to"))?;
+            removed.push(digest);
+        }
+        removed.sort();
+        Ok(removed)
+    }
+
+    /// Renames a whole copy to its digest, or drops it where a sound one lies there already.
+    fn publish(&self, staged: Staged, files: Vec<FileEntry>) -> Result<Artifact, ModelError> {
+        let digest = Digest::of_tree(&files);
+        let dir = self.tree(&digest);
+        let pin = self.pin(digest);
+        if dir.exists() {
+            match self.get(&digest) {
+                Ok(Some(artifact)) => return Ok(artifact),
+                Ok(None) | Err(ModelError::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            let rubbish = Staged::create(self)?;
+            let target = rubbish.path.join("damaged");
+            fs::rename(&dir, &target).map_err(ModelError::io(&dir, "move away the damaged copy"))?;
+        }
+        match fs::rename(&staged.path, &dir) {
+            Ok(()) => {}
+            // Another server sharing the store was faster with the same content.
+            Err(_) if dir.is_dir() => {
+                return self.get(&digest)?.ok_or_else(|| ModelError::Missing {
+                    path: dir,
+                    what: "expected the copy that another server made, but it is gone; try again".to_owned(),
+                });
+            }
+            Err(source) => return Err(ModelError::io(&dir, "move the copy to")(source)),
+        }
+        sync_folder(&self.trees)?;
+        Ok(Artifact::verified(digest, dir, files, pin))
+    }
+
+    fn tree(&self, digest: &Digest) -> PathBuf {
+        self.trees.join(digest.to_string())
+    }
+
+    fn lock_pins(&self) -> MutexGuard<'_, HashMap<Digest, Weak<()>>> {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pin(&self, digest: Digest) -> Arc<()> {
+        let mut pins = self.lock_pins();
+        let held = pins.get(&digest).and_then(Weak::upgrade);
+        held.unwrap_or_else(|| {
+            let pin = Arc::new(());
+            pins.insert(digest, Arc::downgrade(&pin));
+            pin
+        })
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // What cannot be removed now is swept by the next to open the store.
+        let _ = fs::remove_dir_all(&self.staging);
+        let _ = fs::remove_file(&self.staging_lock_path);
+    }
+}
+
+/// A folder under staging that is removed unless it was renamed away.
+struct Staged {
+    path: PathBuf,
+}
+
+impl Staged {
+    fn create(store: &Store) -> Result<Self, ModelError> {
+        let path = store.staging.join(store.staged.fetch_add(1, Ordering::Relaxed).to_string());
+        fs::create_dir_all(&path).map_err(ModelError::io(&path, "create the folder"))?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// An exclusive file lock, given back when dropped.
+struct Held<'a>(&'a File);
+
+impl<'a> Held<'a> {
+    fn new(file: &'a File, path: &Path) -> Result<Self, ModelError> {
+        file.lock().map_err(ModelError::io(path, "lock"))?;
+        Ok(Self(file))
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock_file(path: &Path) -> Result<File, ModelError> {
+    let options = File::options().create(true).truncate(false).write(true).open(path);
+    options.map_err(ModelError::io(path, "open the lock file"))
+}
+
+/// Removes the staging folders whose owner is gone: those whose lock can be taken.
+fn sweep(runs: &Path) -> Result<(), ModelError> {
+    let mut owners = HashSet::new();
+    for item in fs::read_dir(runs).map_err(ModelError::io(runs, "list"))? {
+        owners.insert(item.map_err(ModelError::io(runs, "list"))?.path().with_extension(""));
+    }
+    for folder in owners {
+        let lock_path = folder.with_extension("lock");
+        if lock_file(&lock_path)?.try_lock().is_err() {
+            continue;
+        }
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(ModelError::io(&folder, "sweep"))?;
+        }
+        fs::remove_file(&lock_path).map_err(ModelError::io(&lock_path, "sweep"))?;
+    }
+    Ok(())
+}
+
+/// Copies one file, hashing on the way; refuses it when it changed under the hands.
+fn copy(file: &ScannedFile, into: &Path) -> Result<FileEntry, ModelError> {
+    let changing = |what: &str| ModelError::Changing { path: file.path.clone(), what: what.to_owned() };
+    let mut source = File::open(&file.path).map_err(ModelError::io(&file.path, "open"))?;
+    let stamp = |source: &File| {
+        let metadata = source.metadata().map_err(ModelError::io(&file.path, "look at"))?;
+        Ok::<_, ModelError>(Stamp::from(&metadata))
+    };
+    if stamp(&source)? != file.stamp {
+        return Err(changing("it is not the file seen a moment ago"));
+    }
+    let target_path = into.join(&file.name);
+    if let Some(parent) = target_path.parent() {
+        fs::create_dir_all(parent).map_err(ModelError::io(parent, "create the folder"))?;
+    }
+    let mut target = File::create_new(&target_path).map_err(ModelError::io(&target_path, "create"))?;
+    let (digest, size) = Digest::of_reader(&mut source, |piece| target.write_all(piece))
+        .map_err(ModelError::io(&file.path, "copy"))?;
+    if size != file.stamp.size || stamp(&source)? != file.stamp {
+        return Err(changing("its size or time of modification moved"));
+    }
+    target
+        .set_permissions(Permissions::from_mode(FILE_MODE))
+        .map_err(ModelError::io(&target_path, "protect"))?;
+    target.sync_all().map_err(ModelError::io(&target_path, "write out"))?;
+    Ok(FileEntry { path: file.name.clone(), size, digest })
+}
+
+/// Checks that the second look at a version found what the first did.
+fn unchanged(
+    location: &VersionLocation,
+    before: &[ScannedFile],
+    after: &[ScannedFile],
+) -> Result<(), ModelError> {
+    if before == after {
+        return Ok(());
+    }
+    let differs = before
+        .iter()
+        .find(|file| !after.contains(file))
+        .or_else(|| after.iter().find(|f| !before.contains(f)));
+    let path = differs.map_or_else(|| location.path.clone(), |file| file.path.clone());
+    Err(ModelError::Changing { path, what: "files came, went or were replaced".to_owned() })
+}
+
+fn sync_folders(folder: &Path) -> Result<(), ModelError> {
+    for item in fs::read_dir(folder).map_err(ModelError::io(folder, "list"))? {
+        let path = item.map_err(ModelError::io(folder, "list"))?.path();
+        if path.is_dir() {
+            sync_folders(&path)?;
+        }
+    }
+    sync_folder(folder)
+}
+
+fn sync_folder(folder: &Path) -> Result<(), ModelError> {
+    File::open(folder).and_then(|file| file.sync_all()).map_err(ModelError::io(folder, "write out"))
+}
+
+#[cfg(test)]
+mod tests;
