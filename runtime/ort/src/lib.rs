@@ -59,6 +59,12 @@ impl OrtBackend {
         ort::info()
     }
 
+    /// The process-wide environment, for sessions beside this backend's own, such as in comparisons.
+    #[must_use]
+    pub fn environment(&self) -> &'static ort::environment::Environment {
+        self.engine.environment()
+    }
+
     /// The file that was loaded.
     #[must_use]
     pub fn library_path(&self) -> &std::path::Path {
