@@ -129,4 +129,46 @@ mod tests {
             assert!(message.contains(part), "{part} in {message}");
         }
     }
+
+    /// Builds a shared library of one C file, with the linker driver that Rust itself needs.
+    #[cfg(target_os = "linux")]
+    fn compiled(folder: &Path, name: &str, code: &str) -> PathBuf {
+        let (source, library) = (folder.join(format!("{name}.c")), folder.join(format!("lib{name}.so")));
+        std::fs::write(&source, code).unwrap();
+        let mut compiler = std::process::Command::new("cc");
+        let status = compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+        assert!(status.unwrap().success());
+        library
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_library_that_the_operator_named_is_used_or_refused_with_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let written = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path
+        };
+        let old = "static const char *version(void) { return \"1.26.0\"; }
+            static const void *api(unsigned version) { return 0; }
+            static const void *base[2] = { (void *) api, (void *) version };
+            const void *OrtGetApiBase(void) { return base; }";
+        for (path, reason) in [
+            (folder.path().join("missing.so"), "does not exist"),
+            (folder.path().to_path_buf(), "is not a file"),
+            (written("empty.so", b""), "is not a shared library"),
+            (written("text.so", b"hello, this is text"), "is not a shared library"),
+            (written("cut.so", b"\x7fELF and no more"), "cannot be loaded: "),
+            (compiled(folder.path(), "other", "int nothing;"), "not ONNX Runtime"),
+            (compiled(folder.path(), "old", old), "is ONNX Runtime 1.26.0, expected 1.31.x or newer"),
+        ] {
+            let options = OrtOptions { dylib: Some(path.clone()), ..OrtOptions::default() };
+            let error = load(&options).err().unwrap().to_string();
+            for part in [reason, "ORT_DYLIB_PATH", path.to_str().unwrap()] {
+                assert!(error.contains(part), "{part} in {error}");
+            }
+            println!("{error}");
+        }
+    }
 }

@@ -116,7 +116,12 @@ pub(crate) fn external_weights(name: &str, shape: &[i64], file: &str) -> Message
 }
 
 /// A whole model.
-pub(crate) fn model(nodes: &[Message], weights: &[Message], inputs: &[Message], outputs: &[Message]) -> Vec<u8> {
+pub(crate) fn model(
+    nodes: &[Message],
+    weights: &[Message],
+    inputs: &[Message],
+    outputs: &[Message],
+) -> Vec<u8> {
     let graph =
         Message::default().all(1, nodes).bytes(2, "graph").all(5, weights).all(11, inputs).all(12, outputs);
     let opset = |domain: &str, version| Message::default().bytes(1, domain).int(2, version);
