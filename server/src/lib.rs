@@ -1,1 +1,16 @@
-//! The boundary.
+//! The boundary: this crate alone knows HTTP, gRPC, JSON, the environment and signals.
+//!
+//! It must not know how batches form or how versions are swapped: it asks the runtime.
+
+pub mod respond;
+
+pub mod admission;
+
+pub mod ask;
+
+pub mod state;
+
+pub mod http;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -1,0 +1,312 @@
+//! The model repository as the server runs it: what the sources hold, what is wanted of it, and the one thread that
+//! brings the two together. Must not know protocols, nor how a version is loaded.
+
+mod sync;
+mod upload;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use crossbeam::channel::{Sender, bounded};
+use gannet_models::{IngestLimits, ModelName, ModelSettings, Store, Version};
+use gannet_registry::{FilesystemOptions, FilesystemSource};
+use gannet_runtime::{
+    backend::Backend,
+    control::{lifecycle::State as VersionState, manager::Control},
+};
+use tokio::sync::oneshot;
+
+use crate::respond::{Kind, Refusal};
+
+/// Requests to the repository that may wait.
+const REQUESTS_MAX: usize = 256;
+
+/// Who decides what is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ControlMode {
+    /// The folders do, and they are watched.
+    #[default]
+    Poll,
+    /// The load and unload calls do.
+    Explicit,
+    /// What was found at the start is served, for ever.
+    None,
+}
+
+/// How the repository is run.
+#[derive(Debug)]
+pub struct RepositoryOptions {
+    /// Repositories, model folders or model files.
+    pub paths: Vec<PathBuf>,
+    /// Where the content-addressed store and uploads are.
+    pub state_dir: PathBuf,
+    /// Who decides.
+    pub mode: ControlMode,
+    /// Models to load at the start in [`ControlMode::Explicit`]; empty: all.
+    pub load_models: Vec<String>,
+    /// Time between two looks.
+    pub scan: Duration,
+    /// Time a version's files must have been at rest.
+    pub settle: Duration,
+    /// The most that is read from one version.
+    pub ingest: IngestLimits,
+}
+
+/// A load request's own configuration and files.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOverride {
+    /// A model configuration in JSON.
+    pub config: Option<String>,
+    /// (`<version>/<file>`, content); with them the repository's own versions are not used.
+    pub files: Vec<(String, Bytes)>,
+}
+
+/// A model as it was found.
+#[derive(Debug, Clone)]
+pub struct KnownModel {
+    /// As configured.
+    pub settings: Arc<ModelSettings>,
+    /// The versions found.
+    pub versions: Vec<Version>,
+    /// What is wrong with it.
+    pub problems: Vec<String>,
+    /// Whether it is to be served.
+    pub wanted: bool,
+}
+
+/// What was found at the last look.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    /// By name.
+    pub models: BTreeMap<ModelName, KnownModel>,
+    /// Faults that belong to no single model.
+    pub problems: Vec<String>,
+    /// Why the sources could not be read, while they cannot.
+    pub stale: Option<String>,
+}
+
+/// One line of the index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// The model.
+    pub name: String,
+    /// The version; empty while none is known.
+    pub version: String,
+    /// `READY`, `LOADING`, `UNLOADING` or `UNAVAILABLE`.
+    pub state: &'static str,
+    /// Why.
+    pub reason: String,
+}
+
+enum Request {
+    Look { reply: oneshot::Sender<()> },
+    Load { model: ModelName, change: LoadOverride, reply: oneshot::Sender<Result<(), Refusal>> },
+    Unload { model: ModelName, reply: oneshot::Sender<Result<(), Refusal>> },
+    Stop,
+}
+
+/// The repository, seen by endpoints.
+#[derive(Debug)]
+pub struct Repository {
+    requests: Sender<Request>,
+    inventory: Arc<ArcSwap<Inventory>>,
+    looked: Arc<AtomicBool>,
+    control: Control,
+    mode: ControlMode,
+}
+
+impl Repository {
+    /// Opens the store, looks once, and starts the thread.
+    ///
+    /// # Errors
+    /// A text when a path cannot be a repository or the store cannot be opened.
+    pub fn start(
+        options: RepositoryOptions,
+        backends: Vec<Arc<dyn Backend>>,
+        control: Control,
+    ) -> Result<(Self, JoinHandle<()>), String> {
+        let store = Store::open(&options.state_dir.join("store")).map_err(|error| error.to_string())?;
+        let source_options = FilesystemOptions {
+            settle_ms: u64::try_from(options.settle.as_millis()).unwrap_or(u64::MAX),
+            known_files: backends.iter().map(|backend| backend.model_file().to_owned()).collect(),
+            limits: options.ingest,
+            ..FilesystemOptions::default()
+        };
+        let source =
+            FilesystemSource::new(options.paths.clone(), source_options).map_err(|error| error.to_string())?;
+        let (requests, receiver) = bounded(REQUESTS_MAX);
+        let inventory = Arc::new(ArcSwap::from_pointee(Inventory::default()));
+        let looked = Arc::new(AtomicBool::new(false));
+        let mode = options.mode;
+        let sync = sync::Sync::new(sync::Parts {
+            options,
+            store,
+            source: Box::new(source),
+            backends,
+            control: control.clone(),
+            inventory: Arc::clone(&inventory),
+            looked: Arc::clone(&looked),
+        });
+        let start = || -> io::Result<JoinHandle<()>> {
+            std::thread::Builder::new().name("gannet-sync".into()).spawn(move || sync.run(&receiver))
+        };
+        let thread = start().map_err(|error| format!("no thread for the repository: {error}"))?;
+        Ok((Self { requests, inventory, looked, control, mode }, thread))
+    }
+
+    /// What was found at the last look.
+    #[must_use]
+    pub fn inventory(&self) -> Arc<Inventory> {
+        self.inventory.load_full()
+    }
+
+    /// Whether the first look is done and every model that is wanted and can be served has a version that serves.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        if !self.looked.load(Ordering::Acquire) {
+            return false;
+        }
+        let table = self.control.table().snapshot();
+        self.inventory.load().models.iter().filter(|(_, known)| known.wanted && !known.versions.is_empty()).all(
+            |(name, _)| {
+                let settled = |entry: &gannet_runtime::table::ModelEntry| {
+                    entry.latest().is_some()
+                        || entry.versions.iter().all(|v| v.status.state == VersionState::Unavailable)
+                };
+                table.model(name.as_str()).is_some_and(settled)
+            },
+        )
+    }
+
+    /// Every version that is known, served or not.
+    #[must_use]
+    pub fn index(&self, ready_only: bool) -> Vec<IndexEntry> {
+        let table = self.control.table().snapshot();
+        let inventory = self.inventory.load();
+        let mut entries = Vec::new();
+        for (name, entry) in table.models() {
+            entries.extend(entry.versions.iter().map(|version| IndexEntry {
+                name: name.to_string(),
+                version: version.status.version.to_string(),
+                state: version.status.state.index_name(),
+                reason: version.status.reason.clone(),
+            }));
+        }
+        for (name, known) in &inventory.models {
+            if entries.iter().any(|entry| entry.name == name.as_str()) {
+                continue;
+            }
+            let reason = if known.problems.is_empty() { "unloaded".into() } else { known.problems.join("; ") };
+            let line = |version: String| IndexEntry {
+                name: name.to_string(),
+                version,
+                state: VersionState::Unavailable.index_name(),
+                reason: reason.clone(),
+            };
+            if known.versions.is_empty() {
+                entries.push(line(String::new()));
+            }
+            entries.extend(known.versions.iter().map(|version| line(version.to_string())));
+        }
+        entries.retain(|entry| !ready_only || entry.state == VersionState::Ready.index_name());
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        entries
+    }
+
+    /// Looks at the sources now and waits for what follows of it to be done for `model`.
+    pub async fn look(&self, model: Option<ModelName>) {
+        let (reply, done) = oneshot::channel();
+        if self.requests.send(Request::Look { reply }).is_ok() {
+            let _ = done.await;
+        }
+        if let Some(model) = model {
+            let _ = self.control.settle(model).await;
+        }
+    }
+
+    /// Loads a model (again), in [`ControlMode::Explicit`]; returns once it serves.
+    ///
+    /// # Errors
+    /// A refusal when the mode forbids it, the model is unknown, or it cannot be loaded.
+    pub async fn load(&self, model: &str, change: LoadOverride) -> Result<(), Refusal> {
+        self.check_mode()?;
+        let model = parse_name(model)?;
+        let (reply, done) = oneshot::channel();
+        self.ask(Request::Load { model: model.clone(), change, reply }, done).await?;
+        let statuses = self.control.settle(model.clone()).await.unwrap_or_default();
+        let failed: Vec<String> = statuses
+            .iter()
+            .filter(|status| !status.reason.is_empty())
+            .map(|status| format!("version '{}' is at {}", status.version, status.describe()))
+            .collect();
+        let serves = statuses.iter().any(gannet_runtime::control::lifecycle::VersionStatus::is_ready);
+        if serves && failed.is_empty() {
+            return Ok(());
+        }
+        let why = if failed.is_empty() { "it has no versions".into() } else { failed.join("; ") };
+        Err(Refusal::invalid(format!("failed to load '{model}': {why}")))
+    }
+
+    /// Stops serving a model, in [`ControlMode::Explicit`].
+    ///
+    /// # Errors
+    /// A refusal when the mode forbids it or the model is unknown.
+    pub async fn unload(&self, model: &str) -> Result<(), Refusal> {
+        self.check_mode()?;
+        let model = parse_name(model)?;
+        let (reply, done) = oneshot::channel();
+        self.ask(Request::Unload { model: model.clone(), reply }, done).await?;
+        let _ = self.control.settle(model).await;
+        Ok(())
+    }
+
+    /// Ends the thread.
+    pub fn stop(&self) {
+        let _ = self.requests.send(Request::Stop);
+    }
+
+    async fn ask(
+        &self,
+        request: Request,
+        answer: oneshot::Receiver<Result<(), Refusal>>,
+    ) -> Result<(), Refusal> {
+        let stopping = || Refusal::new(Kind::Unavailable, "the server is shutting down");
+        self.requests.try_send(request).map_err(|error| match error {
+            crossbeam::channel::TrySendError::Full(_) => {
+                Refusal::new(Kind::Exhausted, format!("{REQUESTS_MAX} repository requests wait already; try again"))
+            }
+            crossbeam::channel::TrySendError::Disconnected(_) => stopping(),
+        })?;
+        answer.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    fn check_mode(&self) -> Result<(), Refusal> {
+        match self.mode {
+            ControlMode::Explicit => Ok(()),
+            ControlMode::Poll => Err(Refusal::new(
+                Kind::Unavailable,
+                "explicit model load / unload is not allowed if polling is enabled; start with \
+                 --model-control explicit",
+            )),
+            ControlMode::None => Err(Refusal::new(
+                Kind::Unavailable,
+                "explicit model load / unload is not allowed with --model-control none; use explicit",
+            )),
+        }
+    }
+}
+
+fn parse_name(model: &str) -> Result<ModelName, Refusal> {
+    ModelName::new(model).map_err(|error| Refusal::invalid(format!("model name: {error}")))
+}

@@ -1,0 +1,389 @@
+//! The thread that looks at the sources, copies what is new into the store, and tells the control plane what is
+//! wanted. Owns all of its state. Must not know protocols.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use crossbeam::channel::{Receiver, RecvTimeoutError};
+use gannet_models::{Artifact, Digest, ModelName, ModelSettings, Store, Version, VersionLocation, pbtxt};
+use gannet_registry::{AspiredModel, Poll, Source, SourceHealth};
+use gannet_runtime::{
+    backend::Backend,
+    clock,
+    control::{loader::LoadSpec, manager::Control},
+};
+use tokio::sync::oneshot;
+
+use super::{ControlMode, Inventory, KnownModel, LoadOverride, RepositoryOptions, Request, upload};
+use crate::respond::{Kind, Refusal};
+
+/// What the thread is made of.
+pub(super) struct Parts {
+    pub(super) options: RepositoryOptions,
+    pub(super) store: Store,
+    pub(super) source: Box<dyn Source>,
+    pub(super) backends: Vec<Arc<dyn Backend>>,
+    pub(super) control: Control,
+    pub(super) inventory: Arc<ArcSwap<Inventory>>,
+    pub(super) looked: Arc<AtomicBool>,
+}
+
+pub(super) struct Sync {
+    parts: Parts,
+    /// The last look.
+    found: BTreeMap<ModelName, AspiredModel>,
+    source_problems: Vec<String>,
+    stale: Option<String>,
+    /// Models that were asked for, in explicit mode.
+    asked: BTreeMap<ModelName, Asked>,
+    /// Models that the control plane was told of, with what it was told.
+    told: BTreeMap<ModelName, Told>,
+    /// Artifacts by where they were found, so that nothing is copied twice.
+    artifacts: HashMap<(ModelName, Version), (u64, Artifact)>,
+    /// Versions that could not be copied, and why.
+    refused: BTreeMap<(ModelName, Version), (u64, String)>,
+}
+
+/// A model that was asked for, with its own configuration and files if any.
+#[derive(Default)]
+struct Asked {
+    settings: Option<Arc<ModelSettings>>,
+    versions: Option<Vec<(Version, VersionLocation)>>,
+    /// Counts the requests, so that a repeated upload is read again.
+    generation: u64,
+}
+
+struct Told {
+    specs: Vec<LoadSpec>,
+    labels: BTreeMap<String, Version>,
+}
+
+/// One version to be had: from the source, or uploaded.
+struct Candidate {
+    version: Version,
+    location: VersionLocation,
+    fingerprint: u64,
+}
+
+impl Sync {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            found: BTreeMap::new(),
+            source_problems: Vec::new(),
+            stale: None,
+            asked: BTreeMap::new(),
+            told: BTreeMap::new(),
+            artifacts: HashMap::new(),
+            refused: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn run(mut self, requests: &Receiver<Request>) {
+        self.look();
+        self.ask_at_start();
+        self.reconcile_all();
+        self.collect();
+        self.parts.looked.store(true, Ordering::Release);
+        let watches = self.parts.options.mode == ControlMode::Poll;
+        loop {
+            let next = if watches {
+                requests.recv_timeout(self.parts.options.scan)
+            } else {
+                requests.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            };
+            match next {
+                Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Request::Look { reply }) => {
+                    self.look_and_reconcile();
+                    let _ = reply.send(());
+                }
+                Ok(Request::Load { model, change, reply }) => self.load(&model, &change, reply),
+                Ok(Request::Unload { model, reply }) => {
+                    let _ = reply.send(self.unload(&model));
+                }
+                Err(RecvTimeoutError::Timeout) => self.look_and_reconcile(),
+            }
+        }
+    }
+
+    fn look_and_reconcile(&mut self) {
+        if self.parts.options.mode == ControlMode::None {
+            return;
+        }
+        if self.look() {
+            self.reconcile_all();
+            self.collect();
+        }
+    }
+
+    /// Looks at the source; whether there is anything to do about it.
+    fn look(&mut self) -> bool {
+        let Poll { models, health, problems, changed } = self.parts.source.poll(clock::wall_ms(clock::now()));
+        let stale = match health {
+            SourceHealth::Healthy => None,
+            SourceHealth::Stale { reason, .. } => Some(reason),
+        };
+        if stale != self.stale {
+            match &stale {
+                Some(reason) => tracing::warn!(%reason, "the repository cannot be read; what is served stays"),
+                None => tracing::info!("the repository can be read again"),
+            }
+        }
+        for problem in problems.iter().filter(|problem| !self.source_problems.contains(problem)) {
+            tracing::warn!("{problem}");
+        }
+        let again = changed || stale != self.stale || problems != self.source_problems || !self.refused.is_empty();
+        self.found = models.into_iter().map(|model| (model.name.clone(), model)).collect();
+        (self.stale, self.source_problems) = (stale, problems);
+        again
+    }
+
+    fn ask_at_start(&mut self) {
+        if self.parts.options.mode != ControlMode::Explicit {
+            return;
+        }
+        let wanted = &self.parts.options.load_models;
+        let all = wanted.is_empty() || wanted.iter().any(|name| name == "*");
+        for name in self.found.keys().filter(|name| all || wanted.iter().any(|w| w == name.as_str())) {
+            self.asked.insert(name.clone(), Asked::default());
+        }
+        for name in wanted.iter().filter(|name| *name != "*" && !self.found.contains_key(name.as_str())) {
+            tracing::error!(model = %name, "--load-model names a model that is not in any repository");
+        }
+    }
+
+    /// Tells the control plane what is wanted of every model, as far as that changed.
+    fn reconcile_all(&mut self) {
+        let known: HashSet<ModelName> =
+            self.found.keys().chain(self.told.keys()).chain(self.asked.keys()).cloned().collect();
+        for model in known {
+            self.reconcile(&model);
+        }
+        self.publish_inventory();
+    }
+
+    fn reconcile(&mut self, model: &ModelName) {
+        let explicit = self.parts.options.mode == ControlMode::Explicit;
+        let wanted = if explicit { self.asked.contains_key(model) } else { self.found.contains_key(model) };
+        let Some(settings) = self.settings(model).filter(|_| wanted) else {
+            if self.told.remove(model).is_some() {
+                self.parts.control.aspire(model.clone(), Vec::new(), BTreeMap::new());
+            }
+            return;
+        };
+        let candidates = self.candidates(model);
+        let specs: Vec<LoadSpec> =
+            candidates.iter().filter_map(|candidate| self.spec(model, candidate, &settings)).collect();
+        if specs.is_empty() && !candidates.is_empty() && self.told.contains_key(model) {
+            // a source that delivers nothing usable never takes away what serves
+            return;
+        }
+        let told = Told { specs, labels: settings.labels.clone() };
+        if self.told.get(model).is_some_and(|before| before.same(&told)) {
+            return;
+        }
+        self.parts.control.aspire(model.clone(), told.specs.clone(), told.labels.clone());
+        self.told.insert(model.clone(), told);
+    }
+
+    fn settings(&self, model: &ModelName) -> Option<Arc<ModelSettings>> {
+        let asked = self.asked.get(model).and_then(|asked| asked.settings.clone());
+        asked.or_else(|| self.found.get(model).map(|found| Arc::clone(&found.settings)))
+    }
+
+    fn candidates(&self, model: &ModelName) -> Vec<Candidate> {
+        if let Some(asked) = self.asked.get(model)
+            && let Some(versions) = &asked.versions
+        {
+            let fingerprint = asked.generation;
+            let candidate = |(version, location): &(Version, VersionLocation)| Candidate {
+                version: version.clone(),
+                location: location.clone(),
+                fingerprint,
+            };
+            return versions.iter().map(candidate).collect();
+        }
+        let found = self.found.get(model).map(|found| &found.versions[..]).unwrap_or_default();
+        let candidate = |v: &gannet_registry::AspiredVersion| Candidate {
+            version: v.version.clone(),
+            location: v.location.clone(),
+            fingerprint: v.fingerprint,
+        };
+        found.iter().map(candidate).collect()
+    }
+
+    /// The version as it is to be loaded, copied into the store; the copy before it when this one cannot be had.
+    fn spec(&mut self, model: &ModelName, from: &Candidate, settings: &Arc<ModelSettings>) -> Option<LoadSpec> {
+        let artifact = self.artifact(model, from)?;
+        let backend = self.backend_for(&artifact, settings)?;
+        let class_labels = match gannet_models::read_version_labels(artifact.dir()) {
+            Ok(labels) => labels,
+            Err(error) => {
+                self.refuse(model, from, error.to_string());
+                return None;
+            }
+        };
+        let origin = Arc::from(from.location.path.display().to_string());
+        let (version, settings) = (from.version.clone(), Arc::clone(settings));
+        Some(LoadSpec { version, artifact, settings, class_labels, backend, origin })
+    }
+
+    fn artifact(&mut self, model: &ModelName, from: &Candidate) -> Option<Artifact> {
+        let key = (model.clone(), from.version.clone());
+        let before = self.artifacts.get(&key).map(|(fingerprint, artifact)| (*fingerprint, artifact.clone()));
+        if let Some((fingerprint, artifact)) = &before
+            && *fingerprint == from.fingerprint
+        {
+            return Some(artifact.clone());
+        }
+        match self.parts.store.ingest(&from.location, &self.parts.options.ingest) {
+            Ok(artifact) => {
+                self.refused.remove(&key);
+                self.artifacts.insert(key, (from.fingerprint, artifact.clone()));
+                Some(artifact)
+            }
+            Err(error) => {
+                self.refuse(model, from, error.to_string());
+                before.map(|(_, artifact)| artifact)
+            }
+        }
+    }
+
+    fn refuse(&mut self, model: &ModelName, from: &Candidate, reason: String) {
+        let key = (model.clone(), from.version.clone());
+        if self.refused.get(&key).is_none_or(|(_, known)| *known != reason) {
+            tracing::warn!(%model, version = %from.version, %reason, "version refused");
+        }
+        self.refused.insert(key, (from.fingerprint, reason));
+    }
+
+    fn backend_for(&self, artifact: &Artifact, settings: &ModelSettings) -> Option<Arc<dyn Backend>> {
+        let fits = |backend: &&Arc<dyn Backend>| {
+            settings.backend.as_deref().is_none_or(|name| name == backend.name())
+                && artifact.file(backend.model_file()).is_some()
+        };
+        self.parts.backends.iter().find(fits).cloned()
+    }
+
+    fn load(&mut self, model: &ModelName, change: &LoadOverride, reply: oneshot::Sender<Result<(), Refusal>>) {
+        self.look();
+        let result = self.ask_for(model, change);
+        if result.is_ok() {
+            self.parts.control.retry(model.clone());
+            self.reconcile(model);
+            self.publish_inventory();
+        }
+        let _ = reply.send(result);
+    }
+
+    fn ask_for(&mut self, model: &ModelName, change: &LoadOverride) -> Result<(), Refusal> {
+        let generation = self.asked.get(model).map_or(0, |asked| asked.generation) + 1;
+        if !change.files.is_empty() && change.config.is_none() {
+            return Err(Refusal::invalid(format!(
+                "model '{model}' was sent with files but without a configuration; add the 'config' parameter"
+            )));
+        }
+        if change.files.is_empty() && !self.found.contains_key(model) {
+            let names: Vec<&str> = self.found.keys().map(ModelName::as_str).collect();
+            return Err(Refusal::invalid(format!(
+                "failed to load '{model}', failed to poll from model repository: it holds {}",
+                if names.is_empty() { "no models".into() } else { names.join(", ") }
+            )));
+        }
+        let dir = self.parts.options.state_dir.join("uploads").join(model.as_str());
+        let settings = match &change.config {
+            None => None,
+            Some(text) => {
+                let origin = pbtxt::Origin {
+                    path: std::path::Path::new("the 'config' parameter"),
+                    name: Some(model.as_str()),
+                    model_dir: &dir,
+                };
+                let settings = pbtxt::from_json(text, &origin);
+                Some(Arc::new(settings.map_err(|error| Refusal::invalid(error.to_string()))?))
+            }
+        };
+        let versions = match change.files.is_empty() {
+            true => None,
+            false => Some(upload::write(&dir, model, &change.files)?),
+        };
+        if let (Some(versions), Some(settings)) = (&versions, &settings) {
+            let found: Vec<Version> = versions.iter().map(|(version, _)| version.clone()).collect();
+            if settings.version_policy.choose(&found).is_empty() {
+                return Err(Refusal::invalid(format!("model '{model}': the version policy chooses none of the files")));
+            }
+        }
+        self.asked.insert(model.clone(), Asked { settings, versions, generation });
+        Ok(())
+    }
+
+    fn unload(&mut self, model: &ModelName) -> Result<(), Refusal> {
+        if self.asked.remove(model).is_none() && !self.found.contains_key(model) {
+            return Err(Refusal::new(Kind::Invalid, format!("failed to unload '{model}': unknown model")));
+        }
+        self.reconcile(model);
+        self.publish_inventory();
+        Ok(())
+    }
+
+    fn publish_inventory(&self) {
+        let explicit = self.parts.options.mode == ControlMode::Explicit;
+        let problems = |name: &ModelName, own: &[String]| {
+            let refused = self.refused.iter().filter(|((model, _), _)| model == name);
+            let refused = refused.map(|((_, version), (_, reason))| format!("version {version}: {reason}"));
+            own.iter().cloned().chain(refused).collect()
+        };
+        let mut models: BTreeMap<ModelName, KnownModel> = BTreeMap::new();
+        for (name, found) in &self.found {
+            let known = KnownModel {
+                settings: Arc::clone(&found.settings),
+                versions: found.versions.iter().map(|v| v.version.clone()).collect(),
+                problems: problems(name, &found.problems),
+                wanted: !explicit || self.asked.contains_key(name),
+            };
+            models.insert(name.clone(), known);
+        }
+        for (name, asked) in &self.asked {
+            if let (Some(settings), Some(versions)) = (&asked.settings, &asked.versions) {
+                let versions = versions.iter().map(|(version, _)| version.clone()).collect();
+                let settings = Arc::clone(settings);
+                models.insert(name.clone(), KnownModel { settings, versions, problems: problems(name, &[]), wanted: true });
+            }
+        }
+        let inventory = Inventory { models, problems: self.source_problems.clone(), stale: self.stale.clone() };
+        self.parts.inventory.store(Arc::new(inventory));
+    }
+
+    /// Drops what is no longer wanted from the store.
+    fn collect(&mut self) {
+        let wanted: HashSet<(ModelName, Version)> = self
+            .told
+            .iter()
+            .flat_map(|(model, told)| told.specs.iter().map(|spec| (model.clone(), spec.version.clone())))
+            .collect();
+        self.artifacts.retain(|key, _| wanted.contains(key));
+        self.refused.retain(|(model, version), _| {
+            self.found.get(model).is_some_and(|found| found.versions.iter().any(|v| v.version == *version))
+        });
+        let keep: HashSet<Digest> = self.artifacts.values().map(|(_, artifact)| artifact.digest()).collect();
+        if let Err(error) = self.parts.store.collect(&keep) {
+            tracing::warn!(%error, "the store could not be tidied");
+        }
+    }
+}
+
+impl Told {
+    fn same(&self, other: &Self) -> bool {
+        use gannet_runtime::control::lifecycle::Wanted;
+        self.labels == other.labels
+            && self.specs.len() == other.specs.len()
+            && self.specs.iter().zip(&other.specs).all(|(a, b)| a.same(b))
+    }
+}

@@ -1,0 +1,91 @@
+//! What every endpoint needs, in one value: the serving table, the repository, the limits. Must not know any
+//! protocol.
+
+use std::{sync::Arc, time::Duration};
+
+use gannet_runtime::{control::manager::Control, table::TableReader};
+
+use crate::{admission::Admission, repository::Repository};
+
+/// The name that server metadata shows.
+pub const SERVER_NAME: &str = "gannet";
+/// The version that server metadata shows.
+pub const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Protocol extensions that work, in Triton's order and words.
+pub const EXTENSIONS: [&str; 8] = [
+    "classification",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "schedule_policy",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+];
+
+/// Bounds of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one body, after decompression too, on HTTP and gRPC.
+    pub body_bytes_max: usize,
+    /// Time for a body to arrive whole.
+    pub body_time_max: Duration,
+    /// Time for a request's head to arrive.
+    pub head_time_max: Duration,
+    /// Connections of one listener.
+    pub connections_max: usize,
+    /// Requests of one HTTP/2 connection that run side by side.
+    pub streams_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 64 << 20,
+            body_time_max: Duration::from_secs(60),
+            head_time_max: Duration::from_secs(10),
+            connections_max: 10_000,
+            streams_max: 1024,
+        }
+    }
+}
+
+/// What the data ports let a caller do to the repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RepositoryAccess {
+    /// Index only.
+    Index,
+    /// Load, unload and upload too.
+    Full,
+}
+
+/// Shared by all endpoints.
+#[derive(Debug)]
+pub struct State {
+    /// The control plane.
+    pub control: Control,
+    /// What is found and wanted.
+    pub repository: Repository,
+    /// What is in flight.
+    pub admission: Arc<Admission>,
+    /// Bounds of one request.
+    pub limits: Limits,
+    /// What the data ports allow.
+    pub repository_access: RepositoryAccess,
+}
+
+impl State {
+    /// What requests see.
+    #[must_use]
+    pub fn table(&self) -> &TableReader {
+        self.control.table()
+    }
+
+    /// Whether the server wants requests: not draining, and every model that is wanted has a version that serves.
+    /// Loading another version or model never clears it once the first look at the repository is done.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.admission.is_draining() && self.repository.is_ready()
+    }
+}
