@@ -37,7 +37,7 @@ DATATYPES = {
 FP32, INT64 = TensorProto.FLOAT, TensorProto.INT64
 OPSETS = {"": 17, "ai.onnx.ml": 1}
 IR_VERSION = 8  # The one that came with opset 17.
-SLOW_STEPS = 40
+SLOW_STEPS = 80
 
 
 def model(nodes, inputs, outputs, initializers=None):
@@ -98,7 +98,7 @@ def two_outputs_dynamic():
 
 
 def slow():
-    """y = x for [batch, 1] up to rounding, after 40 products of a 256x256 matrix a row: some 20 to 50 ms on one core.
+    """y = x for [batch, 1] up to rounding, after 80 products of a 256x256 matrix a row: some 20 to 50 ms on one core.
 
     Every matrix element is x, and each product averages it with 256 times 1/256. The time grows with the rows.
     """
