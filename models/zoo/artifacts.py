@@ -18,7 +18,8 @@ UCI = (
 ABOUT = {
     "iris": {
         "title": "Iris species from four measurements",
-        "data": "Iris (R. A. Fisher, 1936): 150 flowers, 50 of each of three species, four lengths in centimetres. " + UCI,
+        "data": "Iris (R. A. Fisher, 1936): 150 flowers, 50 of each of three species, four lengths in centimetres. "
+        + UCI,
         "input": "`input`: sepal length, sepal width, petal length, petal width, in centimetres.",
         "use": "Examples and tests: the smallest model that has two outputs.",
         "limits": "150 flowers, of three species, measured by one person. It answers for any four numbers, also for those "
@@ -44,7 +45,7 @@ ABOUT = {
     },
     "diabetes": {
         "title": "Progression of diabetes after one year",
-        "data": "Diabetes (B. Efron, T. Hastie, I. Johnstone and R. Tibshirani, \"Least Angle Regression\", 2004): 442 "
+        "data": 'Diabetes (B. Efron, T. Hastie, I. Johnstone and R. Tibshirani, "Least Angle Regression", 2004): 442 '
         "patients, ten numbers each and a measure of the disease one year later. Its source states no licence; the copy "
         "inside scikit-learn (BSD 3-clause) is used, unchanged.",
         "input": "`features`: age, sex, bmi, bp and s1..s6, each centred and scaled so that its squares sum to one over the "
@@ -96,7 +97,12 @@ def golden_of(model, x, run):
 
 def tensors_of(values, digits):
     return [
-        {"name": n, "shape": list(v.shape), "datatype": DATATYPES[v.dtype], "data": [number(e, digits) for e in v.ravel()]}
+        {
+            "name": n,
+            "shape": list(v.shape),
+            "datatype": DATATYPES[v.dtype],
+            "data": [number(e, digits) for e in v.ravel()],
+        }
         for n, v in values.items()
     ]
 

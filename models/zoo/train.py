@@ -22,7 +22,7 @@ import onnx
 import onnxruntime
 import skl2onnx
 import threadpoolctl
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from sklearn import datasets, ensemble, linear_model, metrics, pipeline, preprocessing
 from sklearn.model_selection import train_test_split
 

@@ -65,7 +65,9 @@ class Served:
         for name, expected in self.expected.items():
             actual, right = result.as_numpy(name), expected[indices]
             require(actual is not None, f"rows {indices[:8]}: output '{name}' is missing")
-            equal((DATATYPES.get(actual.dtype), actual.shape), (DATATYPES[right.dtype], right.shape), f"form of '{name}'")
+            equal(
+                (DATATYPES.get(actual.dtype), actual.shape), (DATATYPES[right.dtype], right.shape), f"form of '{name}'"
+            )
             if right.dtype.kind == "f":
                 np.testing.assert_allclose(actual, right, RTOL, ATOL, err_msg=f"rows {indices[:8]}, '{name}'")
                 largest = max(largest, float(np.abs(actual - right).max()))

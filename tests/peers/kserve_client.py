@@ -1,11 +1,15 @@
 """Talks to the zoo with the KServe SDK: its asynchronous REST (protocol v2) and gRPC inference clients.
 
-    python kserve_client.py --http HOST:PORT --grpc HOST:PORT [--data-dir models/zoo]
+python kserve_client.py --http HOST:PORT --grpc HOST:PORT [--data-dir models/zoo]
 """
 
 import asyncio
 import logging
 import pathlib
+import sys
+
+# The SDK parses the command line while it is imported, and fails on options that it does not know.
+ARGUMENTS, sys.argv[1:] = sys.argv[1:], []
 
 import grpc
 import httpx
@@ -91,9 +95,7 @@ class Rest:
             request = request_of(golden, "list", request_outputs=outputs)
             response = await client.infer(self.base, request, model_name="iris")
         equal([output.name for output in response.outputs], ["probabilities"], "outputs")
-        np.testing.assert_allclose(
-            response.outputs[0].as_numpy(), golden.outputs["probabilities"], **golden.tolerance
-        )
+        np.testing.assert_allclose(response.outputs[0].as_numpy(), golden.outputs["probabilities"], **golden.tolerance)
 
     async def unknown_model(self):
         golden = Golden(self.zoo, "iris", "1", "one_row")
@@ -191,7 +193,7 @@ class Grpc:
 def main():
     command = parser("KServe's clients against the zoo.")
     command.add_argument("--data-dir", type=pathlib.Path, default=ZOO, help="the folder of the zoo, for golden files")
-    where = command.parse_args()
+    where = command.parse_args(ARGUMENTS)
     logging.disable(logging.CRITICAL)  # The SDK logs every error that a check provokes.
     rest, over_grpc = Rest(where.http, where.data_dir), Grpc(where.grpc, where.data_dir)
     checks = Checks()

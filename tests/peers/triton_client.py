@@ -18,7 +18,14 @@ import triton_infer
 from checks import ZOO, Checks, equal, parser, require
 from golden import Golden
 
-EXTENSIONS = {"binary_tensor_data", "classification", "model_configuration", "model_repository", "parameters", "statistics"}
+EXTENSIONS = {
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "statistics",
+}
 SIGNATURES = {
     "iris": ([("input", "FP32", [-1, 4])], [("label", "INT64", [-1]), ("probabilities", "FP32", [-1, 3])]),
     "digits": ([("image", "FP32", [-1, 1, 8, 8])], [("probabilities", "FP32", [-1, 10])]),
@@ -26,7 +33,15 @@ SIGNATURES = {
     "diabetes": ([("features", "FP32", [-1, 10])], [("progression", "FP32", [-1, 1])]),
 }
 DURATIONS = {"success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit", "cache_miss"}
-STATISTICS = {"name", "version", "last_inference", "inference_count", "execution_count", "inference_stats", "batch_stats"}
+STATISTICS = {
+    "name",
+    "version",
+    "last_inference",
+    "inference_count",
+    "execution_count",
+    "inference_stats",
+    "batch_stats",
+}
 STATISTICS_OPTIONAL = {"response_stats", "memory_usage"}
 READS_MAX = 1000
 
@@ -109,7 +124,9 @@ def statistics_shape(statistics, versioned):
             equal(set(duration), {"count", "ns"}, "fields of a duration")
             require(all(isinstance(number, int) for number in duration.values()), f"not integers: {duration}")
         for batch in entry["batch_stats"]:
-            equal(set(batch), {"batch_size", "compute_input", "compute_infer", "compute_output"}, "fields of batch_stats")
+            equal(
+                set(batch), {"batch_size", "compute_input", "compute_infer", "compute_output"}, "fields of batch_stats"
+            )
     equal({entry["name"] for entry in versioned["model_stats"]}, {"iris"}, "models in the statistics of iris version 1")
     missing = set(SIGNATURES) - {entry["name"] for entry in statistics["model_stats"]}
     require(not missing, f"statistics without {missing}")
@@ -124,7 +141,12 @@ class Counts:
         self.requests = stats.success.count
         self.rows = entry.inference_count
         self.runs = entry.execution_count
-        self.parts = [stats.queue.count, stats.compute_input.count, stats.compute_infer.count, stats.compute_output.count]
+        self.parts = [
+            stats.queue.count,
+            stats.compute_input.count,
+            stats.compute_infer.count,
+            stats.compute_output.count,
+        ]
         self.infer_ns, self.success_ns = stats.compute_infer.ns, stats.success.ns
         self.last_ms = entry.last_inference
         self.batch_rows = sum(batch.batch_size * batch.compute_infer.count for batch in entry.batch_stats)
@@ -150,7 +172,9 @@ def statistics_count(where):
     equal(after.batch_runs - before.batch_runs, after.runs - before.runs, "runs in batch_stats")
     require(after.infer_ns > before.infer_ns, "compute_infer took no time")
     require(after.success_ns - before.success_ns >= after.infer_ns - before.infer_ns, "success is shorter than compute")
-    require(after.last_ms >= before.last_ms > 1_600_000_000_000 or before.last_ms == 0, f"last_inference {after.last_ms}")
+    require(
+        after.last_ms >= before.last_ms > 1_600_000_000_000 or before.last_ms == 0, f"last_inference {after.last_ms}"
+    )
 
 
 def repository_index(entries):

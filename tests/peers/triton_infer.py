@@ -4,8 +4,8 @@
 """
 
 import asyncio
-import http.client
 import gzip
+import http.client
 import json
 import queue
 import zlib
@@ -30,7 +30,7 @@ CASES = [
     )
     for case in ("one_row", "eight_rows", third)
 ]
-ANSWER_SECONDS = 60
+ANSWER_SECONDS = 30
 
 
 def http_inputs(golden, binary=True):
@@ -262,7 +262,7 @@ class Grpc:
                 )
             seen = set()
             for _ in range(16):
-                result, error = answers.get(timeout=ANSWER_SECONDS)
+                result, error = take(answers)
                 require(error is None, f"error {error}")
                 seen.add(result.get_response().id)
                 self.iris.compare(result.as_numpy)
@@ -278,7 +278,7 @@ class Grpc:
             client.async_stream_infer("no_such_model", grpc_inputs(self.iris), request_id="bad")
             for k in range(4, 8):
                 client.async_stream_infer("iris", grpc_inputs(self.iris), request_id=str(k))
-            received = [answers.get(timeout=ANSWER_SECONDS) for _ in range(9)]
+            received = [take(answers) for _ in range(9)]
             client.stop_stream()
         require(answers.empty(), "more answers than requests")
         errors = [error for _, error in received if error is not None]
@@ -294,12 +294,14 @@ class Grpc:
         with self.client() as client:
             client.start_stream(lambda result, error: answers.put((result, error)))
             client.async_stream_infer("iris", grpc_inputs(self.iris), enable_empty_final_response=True)
-            result, error = answers.get(timeout=ANSWER_SECONDS)
+            result, error = take(answers)
             client.stop_stream()
         require(error is None, f"error {error}")
         require(answers.empty(), "more than one answer")
         self.iris.compare(result.as_numpy)
-        require(result.get_response().parameters["triton_final_response"].bool_param, "triton_final_response is not true")
+        require(
+            result.get_response().parameters["triton_final_response"].bool_param, "triton_final_response is not true"
+        )
 
     def aio(self):
         asyncio.run(self.aio_infer())
@@ -338,6 +340,14 @@ class Grpc:
         equal(len(errors), 1, "errors")
 
 
+def take(answers):
+    """The next (result, error) that a callback put into the queue."""
+    try:
+        return answers.get(timeout=ANSWER_SECONDS)
+    except queue.Empty:
+        raise AssertionError(f"no answer within {ANSWER_SECONDS} seconds") from None
+
+
 def classes_of_iris(received, golden):
     """Two classes a row, the better first, each as "score:index:label"."""
     labels = ["setosa", "versicolor", "virginica"]
@@ -370,22 +380,22 @@ def bad_requests(infer, tensor_class, output_class):
 
 
 def run(checks, where):
-    http, over_grpc = Http(where), Grpc(where)
+    over_http, over_grpc = Http(where), Grpc(where)
     for model, version, case in CASES:
-        checks.run(f"http binary {model} {case}", http.golden, model, version, case, True)
-        checks.run(f"http json {model} {case}", http.golden, model, version, case, False)
+        checks.run(f"http binary {model} {case}", over_http.golden, model, version, case, True)
+        checks.run(f"http json {model} {case}", over_http.golden, model, version, case, False)
         checks.run(f"grpc {model} {case}", over_grpc.golden, model, version, case)
     for algorithm in ("gzip", "deflate"):
-        checks.run(f"http request in {algorithm}", http.request_compressed, algorithm)
-        checks.run(f"http response in {algorithm}", http.response_compressed, algorithm)
-        checks.run(f"http response is really {algorithm}", http.response_is_compressed, algorithm)
+        checks.run(f"http request in {algorithm}", over_http.request_compressed, algorithm)
+        checks.run(f"http response in {algorithm}", over_http.response_compressed, algorithm)
+        checks.run(f"http response is really {algorithm}", over_http.response_is_compressed, algorithm)
     for binary in (True, False):
-        checks.run(f"http classification {'binary' if binary else 'json'}", http.classification, binary)
+        checks.run(f"http classification {'binary' if binary else 'json'}", over_http.classification, binary)
     names = """without_outputs_all_come_as_binary json_and_binary_outputs response_names_model_version_and_id
         chosen_output_alone chosen_version error_with_compressed_response priority_timeout_and_parameters errors
         asynchronous aio"""
     for name in names.split():
-        checks.run(f"http {name.replace('_', ' ')}", getattr(http, name))
+        checks.run(f"http {name.replace('_', ' ')}", getattr(over_http, name))
     names = """response_names_model_version_and_id chosen_output_alone chosen_version compressed classification
         priority_timeout_and_parameters errors asynchronous stream stream_marks_the_final_response aio aio_stream"""
     for name in names.split():
