@@ -191,8 +191,9 @@ def card_of(trained, size):
     }
     how = "stratified by class, " if data.class_names else ""
     split = (
-        f"{len(data.train)} rows for training and {len(data.held_out)} held out, {how}seed 7. The held-out rows were used "
-        "for nothing but the figures below and the golden files."
+        f"{len(data.train)} rows for training and {len(data.held_out)} held out, {how}seed 7. No model was "
+        "fitted to the held-out rows, but their figures were seen while the settings of the training were chosen, so they "
+        "may be a little too good. The golden files are held-out rows."
     )
     lines = [f"# {about['title']} (`{trained.name}`, version {trained.version})", ""]
     lines += ["## Data", "", about["data"], "", "## Input and output", "", f"* {about['input']}"]
