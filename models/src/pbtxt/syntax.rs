@@ -18,7 +18,13 @@ pub(super) fn with_list_colons(text: &str) -> Cow<'_, str> {
             (State::Quoted(quote), c) if c == quote => State::Between,
             (State::Quoted(_), _) => state,
             (State::Comment { .. }, c) if c != '\n' => state,
-            (State::Comment { after_name }, _) => if after_name { State::AfterName } else { State::Between },
+            (State::Comment { after_name }, _) => {
+                if after_name {
+                    State::AfterName
+                } else {
+                    State::Between
+                }
+            }
             (_, '"' | '\'') => State::Quoted(c),
             (_, '#') => State::Comment { after_name: state == State::AfterName },
             (_, c) if c.is_ascii_alphanumeric() || c == '_' => State::AfterName,
@@ -46,7 +52,9 @@ enum State {
     /// Behind a name (or a number, which no list may follow), blanks included.
     AfterName,
     Quoted(char),
-    Comment { after_name: bool },
+    Comment {
+        after_name: bool,
+    },
 }
 
 /// Finds the lines of fields, for a parser that keeps no positions.
