@@ -2,15 +2,33 @@
 //!
 //! It must not know how batches form or how versions are swapped: it asks the runtime.
 
+pub mod config;
+
+pub mod app;
+
+pub mod backends;
+
+pub mod shutdown;
+
+pub mod cli;
+
 pub mod respond;
+
+pub mod guard;
 
 pub mod admission;
 
 pub mod ask;
 
+pub mod repository;
+
 pub mod state;
 
 pub mod http;
+
+pub mod admin;
+
+pub mod exporter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
