@@ -3,12 +3,12 @@
 
 mod banner;
 mod check;
-mod client;
+pub(crate) mod client;
 mod models;
 mod serve;
 mod table;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, fmt, io::Write as _, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -166,6 +166,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Models(args)) => models::run(&args),
     };
     code.into()
+}
+
+/// Prints a line. That nobody reads it any more is no reason to fail.
+fn say(line: impl fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 #[cfg(test)]

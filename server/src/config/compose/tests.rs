@@ -129,7 +129,7 @@ fn all_faults_are_reported_at_once() {
     ] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
-    assert_eq!(faults.0.len(), 15, "{text}");
+    assert_eq!(faults.0.len(), 14, "{text}");
 }
 
 #[test]
