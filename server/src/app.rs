@@ -153,6 +153,15 @@ impl App {
     pub fn start(config: Config, listeners: Listeners) -> anyhow::Result<Self> {
         let config = Arc::new(config);
         let addresses = listeners.addresses().context("a listener has no address")?;
+        // the configuration was judged by its text; this is what the name stood for
+        if let Some(admin) = addresses.admin.filter(|admin| !admin.ip().is_loopback())
+            && config.admin_token_file.is_none()
+        {
+            anyhow::bail!(
+                "the admin API would listen on {admin}, which is not loopback, without tokens; name a file of them with \
+                 --admin-token-file, or use 127.0.0.1"
+            );
+        }
         // before any loader thread exists: the engine's pool inherits the priority of this thread
         let backends = backends::start(&config.runtime)?;
         let recorder = exporter::recorder(&backends.build);
@@ -225,8 +234,8 @@ impl Drop for App {
             self.state.repository.stop();
             self.state.control.stop();
         }
-        if let Some(admin) = self.admin.take() {
-            admin.close();
+        if let Some(admin) = &self.admin {
+            admin.stop();
         }
     }
 }
@@ -315,7 +324,7 @@ pub fn repository_access(
 fn join_all(threads: Vec<JoinHandle<()>>, until: Time) -> bool {
     let (done, ended) = bounded(1);
     let join = move || {
-        let all = threads.into_iter().fold(true, |all, thread| thread.join().is_ok() && all);
+        let all = threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count() == 0;
         let _ = done.send(all);
     };
     if std::thread::Builder::new().name("gannet-join".into()).spawn(join).is_err() {

@@ -35,7 +35,7 @@ struct Cli {
 enum Command {
     /// Serve models (what happens without a command)
     #[command(after_long_help = EXAMPLES)]
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Load models once, run their golden requests, and say how they would be served
     #[command(after_long_help = CHECK_EXAMPLES)]
     Check(CheckArgs),

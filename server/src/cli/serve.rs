@@ -26,6 +26,9 @@ pub(super) fn run(args: &ServeArgs) -> u8 {
         }
     };
     start_log(&config.log);
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     match serve(config) {
         Ok(true) => EXIT_OK,
         Ok(false) => EXIT_REFUSED,
