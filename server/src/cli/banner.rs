@@ -4,7 +4,7 @@
 use std::{fs, net::SocketAddr, sync::Arc};
 
 use gannet_models::{DType, TensorSpec};
-use gannet_runtime::servable::Servable;
+use gannet_runtime::{servable::Servable, table::ModelEntry};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -55,8 +55,17 @@ pub(super) fn print_models(app: &App) {
         .models
         .iter()
         .flat_map(|(name, known)| known.problems.iter().map(move |problem| format!("{name}: {problem}")));
-    for line in failed.chain(problems).chain(inventory.problems.iter().cloned()).take(NAMES_MAX) {
-        say(format_args!("  ! {line}"));
+    let waiting = inventory.models.iter().filter(|(name, known)| {
+        let entry = table.model(name.as_str());
+        let decided = |entry: &ModelEntry| {
+            entry.versions.iter().any(|v| v.servable.is_some() || !v.status.reason.is_empty())
+        };
+        known.wanted && known.problems.is_empty() && !entry.is_some_and(decided)
+    });
+    let waiting = waiting.map(|(name, _)| format!("{name}: not served yet; `gannet models` tells more"));
+    let other = inventory.problems.iter().cloned();
+    for line in failed.chain(problems).chain(waiting).chain(other).take(NAMES_MAX) {
+        say(format_args!("  ! {}", line.replace('\n', "\n    ")));
     }
     if let Some(address) = app.addresses().http
         && let Some(line) = example(&serving, &inventory, address)

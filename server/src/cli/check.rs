@@ -207,7 +207,7 @@ impl Report {
         ];
         let mut page = if rows.is_empty() { String::new() } else { table::render(&heading, &rows) };
         for note in notes {
-            page.push_str(&format!("! {note}\n"));
+            page.push_str(&format!("! {}\n", note.replace('\n', "\n  ")));
         }
         let refused = self.versions.iter().filter(|version| version.result.is_err()).count();
         let verdict =

@@ -71,7 +71,7 @@ fn text(body: &Value) -> String {
     let heading = ["model", "version", "state", "labels", "instances", "answered", "inflight", "reason"];
     let mut page = if rows.is_empty() { "no models\n".into() } else { table::render(&heading, &rows) };
     for note in notes {
-        page.push_str(&format!("! {note}\n"));
+        page.push_str(&format!("! {}\n", note.replace('\n', "\n  ")));
     }
     page
 }
