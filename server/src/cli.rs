@@ -177,7 +177,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Err
 /// Every key, section by section.
 fn keys_help() -> String {
     let width = keys().iter().map(|key| key.name.len()).max().unwrap_or(0);
-    let line = |key: &crate::config::Key| format!("  {:width$}  {}: {}", key.name, key.help, key.expected);
+    let line = |key: &crate::config::Key| format!("  {:width$}  {} ({})", key.name, key.help, key.expected);
     let lines: Vec<String> = keys().iter().map(line).collect();
     format!("{EXAMPLES}\n\nKeys:\n{}", lines.join("\n"))
 }
