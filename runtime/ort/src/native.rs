@@ -193,7 +193,7 @@ impl Runner {
         // SAFETY: as above; the outputs are all null.
         let outcome = unsafe { self.prepared.call(&mut self.outputs.pointers) };
         let complete = self.outputs.collect();
-        self.settle(doubt, outcome.is_ok() && complete, kinds)?;
+        self.settle(doubt.as_ref(), outcome.is_ok() && complete, kinds)?;
         outcome.map_err(Refusal::of_run)?;
         if !complete {
             return Err(BackendError::Execution("the run left an output empty".into()));
@@ -209,7 +209,7 @@ impl Runner {
     /// What a plain run says about the kept outputs of the same run just before it.
     fn settle(
         &mut self,
-        doubt: Option<Result<(), Refusal>>,
+        doubt: Option<&Result<(), Refusal>>,
         plain_succeeded: bool,
         kinds: &[OutputKind],
     ) -> Result<(), BackendError> {
