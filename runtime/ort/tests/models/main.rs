@@ -271,6 +271,35 @@ fn files_that_are_no_models_are_refused() {
     assert!(open(&whole).is_ok());
 }
 
+/// Bytes changed at random: a clean refusal or a model that runs or refuses its input, never a crash.
+#[test]
+fn damaged_models_are_refused_or_run() {
+    // xorshift64, seeded: the same cases every time.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let numbers = onnx::attribute_ints("classlabels_int64s", &[1, 2, 3]);
+    let seeds = [onnx::mlp(), zip_map(numbers, 7), onnx::identity(DType::Bytes, &DYNAMIC)];
+    let mut loaded = 0;
+    for case in 0..600 {
+        let mut bytes = seeds[case % seeds.len()].clone();
+        for _ in 0..=random(3) {
+            let at = random(bytes.len());
+            bytes[at] = random(256) as u8;
+        }
+        let Ok(mut instance) = open(&bytes) else { continue };
+        loaded += 1;
+        let data = floats(&[0.5; 4]);
+        let inputs = vec![view(DType::Fp32, &[1, 4], &data); instance.signature().inputs.len()];
+        let _ = instance.run(&inputs, &mut |_, _| {});
+    }
+    assert!(loaded > 0, "no case got as far as a run");
+}
+
 #[test]
 fn an_instance_stays_usable_after_every_error() {
     let nodes = [onnx::node("Gather", &["table", "i"], &["y"], &[])];
