@@ -62,6 +62,12 @@ impl<'a> Reader<'a> {
         self.at
     }
 
+    /// Bytes that are left.
+    #[must_use]
+    pub fn remaining(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
     /// Goes back (or forth) to an offset that [`Reader::offset`] gave at the same depth.
     pub fn rewind(&mut self, offset: usize) {
         self.at = offset;
