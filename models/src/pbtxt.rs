@@ -11,9 +11,10 @@
 
 mod read;
 mod support;
+mod syntax;
 mod write;
 
-use std::{collections::HashMap, path::Path, sync::LazyLock};
+use std::{path::Path, sync::LazyLock};
 
 use miette::Diagnostic as _;
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor};
@@ -23,6 +24,8 @@ use crate::{
     error::{Fault, ModelError},
     faults::{self, Faults},
 };
+
+use self::syntax::{Places, with_list_colons};
 
 pub use self::write::{ModelConfigParts, to_json, to_model_config};
 
@@ -59,8 +62,9 @@ pub fn parse(text: &str, path: &Path) -> Result<ModelSettings, ModelError> {
     let model_dir = path.parent().unwrap_or(Path::new(""));
     let name = model_dir.file_name().and_then(|name| name.to_str());
     let origin = Origin { path, name, model_dir };
-    match DynamicMessage::parse_text_format(descriptor("ModelConfig"), text) {
-        Ok(message) => convert(&message, text, &origin),
+    let text = with_list_colons(text);
+    match DynamicMessage::parse_text_format(descriptor("ModelConfig"), &text) {
+        Ok(message) => convert(&message, &text, &origin),
         Err(error) => {
             let offset = error.labels().and_then(|mut labels| labels.next()).map(|label| label.offset());
             let line =
@@ -107,25 +111,9 @@ fn convert(message: &DynamicMessage, text: &str, origin: &Origin<'_>) -> Result<
     support::check(message, &mut faults);
     let mut settings = read::settings(message, origin, &mut faults);
     faults::check(&mut settings, &read::NAMES, &mut faults);
-    let lines = words(text);
-    faults.locate(|field| {
-        let last = field.rsplit('.').next()?.split('[').next()?;
-        lines.get(last).copied().flatten()
-    });
+    let places = Places::of(text);
+    faults.locate(|field| places.line(field));
     faults.finish(origin.path, settings)
-}
-
-/// The line of every word that stands in the text exactly once. The parser keeps no positions; this finds most.
-fn words(text: &str) -> HashMap<&str, Option<usize>> {
-    let mut words = HashMap::new();
-    for (index, line) in text.lines().enumerate() {
-        for word in
-            line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty())
-        {
-            words.entry(word).and_modify(|line| *line = None).or_insert(Some(index + 1));
-        }
-    }
-    words
 }
 
 #[cfg(test)]

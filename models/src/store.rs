@@ -107,7 +107,7 @@ impl Store {
         }
         unchanged(location, &before, &scan(location, limits)?)?;
         sync_folders(&staged.path)?;
-        self.publish(staged, entries)
+        self.publish(&staged, entries)
     }
 
     /// The artifact of a digest, its files hashed again; `None` when the store has none.
@@ -178,7 +178,7 @@ impl Store {
     }
 
     /// Renames a whole copy to its digest, or drops it where a sound one lies there already.
-    fn publish(&self, staged: Staged, files: Vec<FileEntry>) -> Result<Artifact, ModelError> {
+    fn publish(&self, staged: &Staged, files: Vec<FileEntry>) -> Result<Artifact, ModelError> {
         let digest = Digest::of_tree(&files);
         let dir = self.tree(&digest);
         let pin = self.pin(digest);
