@@ -10,7 +10,11 @@ pub mod ask;
 
 pub mod state;
 
+pub mod describe;
+
 pub mod http;
+
+pub mod grpc;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
