@@ -48,7 +48,7 @@ impl HttpService {
             Ok(Route::Infer { model, version }) => {
                 infer::infer(&self.state, &parts.headers, body, &model, version.as_deref()).await
             }
-            Ok(route) => manage::answer(&self.state, route, body).await,
+            Ok(route) => manage::answer(&self.state, route, &parts.headers, body).await,
             Err(refusal) => Err(refusal),
         };
         result.unwrap_or_else(|refusal| {

@@ -8,13 +8,19 @@ pub mod admission;
 
 pub mod ask;
 
+pub mod repository;
+
 pub mod state;
 
 pub mod describe;
 
+pub mod golden;
+
 pub mod http;
 
 pub mod grpc;
+
+pub mod net;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -377,7 +377,7 @@ mod tests {
         check(&input(r#""data":[[1,2],[3,4]],"name":"x","datatype":"UINT8","shape":[2,2]"#), b"", tensor);
         let binary = input(r#""name":"x","shape":[2,2],"datatype":"UINT8","parameters":{"binary_data_size":4}"#);
         check(&binary, &[1, 2, 3, 4], tensor);
-        check(&input(r#""name":"s","shape":[2],"datatype":"BYTES","data":["a\n",""]"#), b"", "[1, 0, 0, 0, 97");
+        check(&input(r#""name":"s","shape":[2],"datatype":"BYTES","data":["a\n",""]"#), b"", "[2, 0, 0, 0, 97, 10, 0, 0, 0, 0]");
         check(r#"{"id":"7","model_name":"m","more":{"a":[null]}}"#, b"", r#""7" [] []"#);
         check(
             r#"{"parameters":{"priority":2,"timeout":500,"binary_data_output":true,"own":1.5}}"#,
