@@ -14,6 +14,7 @@ use super::{LatencyHistogram, Window, WindowSummary};
 use crate::clock::SECOND_NS;
 use crate::grpc;
 use crate::link::{Answer, Status, text};
+use crate::progress::Event;
 
 /// Failures quoted in a report.
 const QUOTES_MAX: usize = 5;
@@ -111,7 +112,7 @@ pub struct Measurement {
 pub struct Recorder {
     checks: Checks,
     server_pid: Option<u32>,
-    progress: Option<SyncSender<Snapshot>>,
+    progress: Option<SyncSender<Event>>,
     begin_ns: u64,
     end_ns: u64,
     cpu_begin: CpuTimes,
@@ -141,7 +142,7 @@ impl Recorder {
     pub fn new(
         checks: Checks,
         server_pid: Option<u32>,
-        progress: Option<SyncSender<Snapshot>>,
+        progress: Option<SyncSender<Event>>,
     ) -> Self {
         Self {
             version_countdown: checks.version_sample_every,
@@ -313,7 +314,7 @@ impl Recorder {
                 failures: self.failures.values().sum(),
             };
             // A reader that lags loses a line, the load does not wait.
-            let _ = progress.try_send(snapshot);
+            let _ = progress.try_send(Event::Snapshot(snapshot));
         }
         self.recent.clear();
     }

@@ -5,6 +5,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::grpc::{ModelStatisticsResponse, StatisticDuration};
+
 /// Sums of one model's statistics over its versions, in Triton's counting.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct ServerStats {
@@ -70,6 +72,26 @@ impl ServerStats {
             sum.compute_output_ns += of("compute_output", "ns");
         }
         Some(sum)
+    }
+
+    /// Sums the gRPC answer.
+    pub(crate) fn from_grpc(answer: ModelStatisticsResponse) -> Self {
+        let mut sum = Self::default();
+        for model in answer.model_stats {
+            let stats = model.inference_stats.unwrap_or_default();
+            let success = stats.success.unwrap_or_default();
+            let ns = |duration: Option<StatisticDuration>| duration.map_or(0, |d| d.ns);
+            sum.inference_count += model.inference_count;
+            sum.execution_count += model.execution_count;
+            sum.success_count += success.count;
+            sum.success_ns += success.ns;
+            sum.fail_count += stats.fail.map_or(0, |d| d.count);
+            sum.queue_ns += ns(stats.queue);
+            sum.compute_input_ns += ns(stats.compute_input);
+            sum.compute_infer_ns += ns(stats.compute_infer);
+            sum.compute_output_ns += ns(stats.compute_output);
+        }
+        sum
     }
 
     /// What happened since `before`; `None` when no request succeeded or the counts went back.
