@@ -151,7 +151,9 @@ pub fn parse_recorded(text: &str) -> Result<Vec<u64>, String> {
         seconds.push(time);
     }
     let Some(&first) = seconds.first() else {
-        return Err("expected at least one arrival, got none; write one time in seconds a line".into());
+        return Err(
+            "expected at least one arrival, got none; write one time in seconds a line".into(),
+        );
     };
     let due_ns = |time: f64| ((time - first) * SECOND_NS as f64).round() as u64;
     Ok(seconds.into_iter().map(due_ns).collect())
@@ -172,7 +174,11 @@ mod tests {
 
     #[test]
     fn even_arrivals() {
-        check(Profile::Steady { rate: 100.0 }, Spacing::Even, &[0, 10, 20, 30]);
+        check(
+            Profile::Steady { rate: 100.0 },
+            Spacing::Even,
+            &[0, 10, 20, 30],
+        );
         let bursts = Profile::Bursts {
             rate: 100.0,
             size: 3,
@@ -184,9 +190,17 @@ mod tests {
             seconds: 1.0,
         };
         // Cumulative 5 t^2 up to 5 arrivals, then 10 a second.
-        check(ramp(0.0, 10.0), Spacing::Even, &[0, 447, 632, 775, 894, 1000, 1100]);
+        check(
+            ramp(0.0, 10.0),
+            Spacing::Even,
+            &[0, 447, 632, 775, 894, 1000, 1100],
+        );
         check(ramp(10.0, 10.0), Spacing::Even, &[0, 100, 200]);
-        check(ramp(10.0, 2.0), Spacing::Even, &[0, 104, 219, 349, 500, 691, 1000, 1500]);
+        check(
+            ramp(10.0, 2.0),
+            Spacing::Even,
+            &[0, 104, 219, 349, 500, 691, 1000, 1500],
+        );
         let recorded = Profile::Recorded {
             due_ns: vec![0, 7_000_000],
         };
@@ -208,7 +222,10 @@ mod tests {
         let last_seconds = due_ns[99_999] as f64 / 1e9;
         assert!((last_seconds - 100.0).abs() < 2.0, "{last_seconds}");
         // The gaps' standard deviation equals their mean.
-        let gaps: Vec<f64> = due_ns.windows(2).map(|w| (w[1] - w[0]) as f64 / 1e6).collect();
+        let gaps: Vec<f64> = due_ns
+            .windows(2)
+            .map(|w| (w[1] - w[0]) as f64 / 1e6)
+            .collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
         let variance = gaps.iter().map(|g| (g - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
         assert!((variance.sqrt() / mean - 1.0).abs() < 0.02);
@@ -220,7 +237,11 @@ mod tests {
             parse_recorded("# times\n5.0\n\n5.25\n"),
             Ok(vec![0, 250_000_000])
         );
-        for (text, place) in [("1\nx", "line 2"), ("2\n1", "line 2"), ("# no", "at least one")] {
+        for (text, place) in [
+            ("1\nx", "line 2"),
+            ("2\n1", "line 2"),
+            ("# no", "at least one"),
+        ] {
             let error = parse_recorded(text).unwrap_err();
             assert!(error.contains(place), "{error}");
         }

@@ -33,7 +33,10 @@ pub(crate) struct Server {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ControlError {
     #[error("{url}: server cannot be reached: {cause}; start it, or correct --url")]
-    Unreachable { url: ServerUrl, cause: std::io::Error },
+    Unreachable {
+        url: ServerUrl,
+        cause: std::io::Error,
+    },
     #[error("{url}: {question}: expected success, got {got}; {advice}")]
     Refused {
         url: ServerUrl,
@@ -64,7 +67,10 @@ impl Server {
                 let request = model_request(model, version);
                 let metadata: ModelMetadataResponse = self.call("ModelMetadata", &request)?;
                 let config: Option<ModelConfigResponse> = self.call("ModelConfig", &request).ok();
-                ("ModelMetadata".to_string(), Signature::from_grpc(metadata, config))
+                (
+                    "ModelMetadata".to_string(),
+                    Signature::from_grpc(metadata, config),
+                )
             }
         };
         signature.map_err(|fault| self.bad_answer(&question, fault))
@@ -79,7 +85,9 @@ impl Server {
             }
             Scheme::Grpc => {
                 let request = model_request(model, version);
-                self.call("ModelStatistics", &request).ok().map(ServerStats::from_grpc)
+                self.call("ModelStatistics", &request)
+                    .ok()
+                    .map(ServerStats::from_grpc)
             }
         }
     }
@@ -121,10 +129,13 @@ impl Server {
             cause,
         };
         let timeout = Duration::from_secs(STEP_SECONDS_MAX);
-        let mut socket =
-            TcpStream::connect_timeout(&self.address, timeout).map_err(unreachable)?;
-        socket.set_read_timeout(Some(timeout)).map_err(unreachable)?;
-        socket.set_write_timeout(Some(timeout)).map_err(unreachable)?;
+        let mut socket = TcpStream::connect_timeout(&self.address, timeout).map_err(unreachable)?;
+        socket
+            .set_read_timeout(Some(timeout))
+            .map_err(unreachable)?;
+        socket
+            .set_write_timeout(Some(timeout))
+            .map_err(unreachable)?;
         let mut link = calls.link();
         let mut answer = None;
         let mut buffer = vec![0; 64 << 10];

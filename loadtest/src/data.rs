@@ -52,7 +52,10 @@ pub(crate) fn requests(
                 name: column.input.name.clone(),
                 datatype: column.input.datatype,
                 shape,
-                data: chosen.clone().flat_map(|row| column.rows[row].iter().copied()).collect(),
+                data: chosen
+                    .clone()
+                    .flat_map(|row| column.rows[row].iter().copied())
+                    .collect(),
             }
         };
         columns.iter().map(tensor).collect()
@@ -79,7 +82,10 @@ mod tests {
 
     fn check(rows: usize, seed: Option<u64>, expected: &[&[u8]]) {
         let requests = requests(&[column(5)], rows, seed).unwrap();
-        let data: Vec<&[u8]> = requests.iter().map(|tensors| &tensors[0].data[..]).collect();
+        let data: Vec<&[u8]> = requests
+            .iter()
+            .map(|tensors| &tensors[0].data[..])
+            .collect();
         assert_eq!(data, expected);
         assert_eq!(requests[0][0].shape, [rows, 1]);
     }

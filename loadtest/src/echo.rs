@@ -53,7 +53,8 @@ pub fn run(flags: &EchoFlags) -> anyhow::Result<()> {
     }
     let clock = Clock::start();
     let end_ns = flags.seconds.saturating_mul(SECOND_NS);
-    echo.serve(|| clock.now_ns() >= end_ns).context("echo: epoll failed")
+    echo.serve(|| clock.now_ns() >= end_ns)
+        .context("echo: epoll failed")
 }
 
 /// The server, bound and not yet serving.
@@ -106,12 +107,16 @@ impl Echo {
 
     /// Where HTTP is served.
     pub fn http_address(&self) -> Option<SocketAddr> {
-        self.http.as_ref().and_then(|listener| listener.local_addr().ok())
+        self.http
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok())
     }
 
     /// Where gRPC is served.
     pub fn grpc_address(&self) -> Option<SocketAddr> {
-        self.grpc.as_ref().and_then(|listener| listener.local_addr().ok())
+        self.grpc
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok())
     }
 
     /// Serves until `ended` says so; it is asked at least every 20 ms.
@@ -124,7 +129,11 @@ impl Echo {
         };
         while !ended() {
             events.clear();
-            match epoll::wait(&self.poll, rustix::buffer::spare_capacity(&mut events), Some(&wait)) {
+            match epoll::wait(
+                &self.poll,
+                rustix::buffer::spare_capacity(&mut events),
+                Some(&wait),
+            ) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -154,7 +163,12 @@ impl Echo {
             };
             socket.set_nonblocking(true)?;
             socket.set_nodelay(true)?;
-            epoll::add(&self.poll, &socket, EventData::new_u64(index as u64), EventFlags::IN)?;
+            epoll::add(
+                &self.poll,
+                &socket,
+                EventData::new_u64(index as u64),
+                EventFlags::IN,
+            )?;
             let mut output = Vec::new();
             let state = match is_grpc {
                 true => State::Grpc(Box::new(grpc::Connection::new(&mut output))),
@@ -221,7 +235,11 @@ impl Client {
         let blocked = !self.output.is_empty();
         if blocked != self.waits_for_room {
             self.waits_for_room = blocked;
-            let room = if blocked { EventFlags::OUT } else { EventFlags::empty() };
+            let room = if blocked {
+                EventFlags::OUT
+            } else {
+                EventFlags::empty()
+            };
             let flags = EventFlags::IN | room;
             return epoll::modify(poll, &self.socket, EventData::new_u64(index as u64), flags)
                 .is_ok();

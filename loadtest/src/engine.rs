@@ -120,11 +120,12 @@ impl<'a> Engine<'a> {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut slots = Vec::with_capacity(run.connections);
         for index in 0..run.connections {
-            let connection =
-                Connection::open(target, &poll, index).map_err(|cause| EngineError::Unreachable {
+            let connection = Connection::open(target, &poll, index).map_err(|cause| {
+                EngineError::Unreachable {
                     address: target.address,
                     cause,
-                })?;
+                }
+            })?;
             slots.push(Slot {
                 connection: Some(connection),
                 queued: true,
@@ -165,8 +166,9 @@ impl<'a> Engine<'a> {
         loop {
             let now_ns = self.clock.now_ns();
             if self.begin_ns == u64::MAX && now_ns >= self.run.warmup_ns {
-                self.begin_ns = now_ns;
-                self.recorder.begin(now_ns);
+                // The planned time, not now: a request due at that instant belongs to the run.
+                self.begin_ns = self.run.warmup_ns;
+                self.recorder.begin(self.begin_ns);
             }
             if !self.stopped && (now_ns >= end_ns || self.sent_all()) {
                 if now_ns < end_ns && self.in_flight > 0 && drain_end_ns == u64::MAX {
@@ -174,12 +176,18 @@ impl<'a> Engine<'a> {
                     drain_end_ns = end_ns.min(now_ns + self.run.drain_ns);
                 }
                 if now_ns >= end_ns || self.in_flight == 0 || now_ns >= drain_end_ns {
+                    // What was due before the end is still sent while the last answers come.
+                    self.take_due(now_ns.min(end_ns));
                     self.stopped = true;
                     self.recorder.end(now_ns);
                     drain_end_ns = now_ns + self.run.drain_ns;
                 }
             }
-            if self.stopped && (self.in_flight == 0 || now_ns >= drain_end_ns) {
+            if self.counted_out() {
+                self.backlog.clear();
+            }
+            let done = self.in_flight == 0 && self.backlog.is_empty();
+            if self.stopped && (done || now_ns >= drain_end_ns) {
                 break;
             }
             self.reopen(now_ns)?;
@@ -187,7 +195,11 @@ impl<'a> Engine<'a> {
             self.pump(now_ns);
             let timeout = self.wait_time(now_ns);
             events.clear();
-            match epoll::wait(&self.poll, rustix::buffer::spare_capacity(&mut events), Some(&timeout)) {
+            match epoll::wait(
+                &self.poll,
+                rustix::buffer::spare_capacity(&mut events),
+                Some(&timeout),
+            ) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -199,12 +211,18 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
+    /// As many requests are sent as were asked for.
+    fn counted_out(&self) -> bool {
+        self.run
+            .requests_max
+            .is_some_and(|max| self.measured >= max)
+    }
+
     fn sent_all(&self) -> bool {
-        let counted = self.run.requests_max.is_some_and(|max| self.measured >= max);
         let ran_dry = matches!(self.run.load, Load::Open { .. })
             && self.next_due_ns.is_none()
             && self.backlog.is_empty();
-        counted || ran_dry
+        self.counted_out() || ran_dry
     }
 
     /// Moves arrivals that are due into the backlog.
@@ -227,11 +245,13 @@ impl<'a> Engine<'a> {
 
     /// The request to send now, if there is one.
     fn next_request(&mut self, now_ns: u64) -> Option<u64> {
-        if self.stopped || self.run.requests_max.is_some_and(|max| self.measured >= max) {
+        if self.counted_out() {
             return None;
         }
         match &self.run.load {
-            Load::Closed { in_flight } => (self.in_flight < *in_flight).then_some(now_ns),
+            Load::Closed { in_flight } => {
+                (!self.stopped && self.in_flight < *in_flight).then_some(now_ns)
+            }
             Load::Open { .. } => self.backlog.front().copied(),
         }
     }
@@ -294,7 +314,8 @@ impl<'a> Engine<'a> {
         let Some(connection) = &mut self.slots[index].connection else {
             return;
         };
-        if (flags.contains(epoll::EventFlags::OUT) || connection.has_output()) && !connection.dirty {
+        if (flags.contains(epoll::EventFlags::OUT) || connection.has_output()) && !connection.dirty
+        {
             connection.dirty = true;
             self.dirty.push(index);
         }
@@ -316,14 +337,13 @@ impl<'a> Engine<'a> {
         };
         let now_ns = self.clock.now_ns();
         let (recorder, in_flight) = (&mut *self.recorder, &mut self.in_flight);
-        let received = connection.link.receive(
-            &self.buffer[..bytes],
-            &self.target.calls,
-            &mut |answer| {
-                *in_flight -= 1;
-                recorder.answer(&answer, now_ns);
-            },
-        );
+        let received =
+            connection
+                .link
+                .receive(&self.buffer[..bytes], &self.target.calls, &mut |answer| {
+                    *in_flight -= 1;
+                    recorder.answer(&answer, now_ns);
+                });
         if let Err(error) = received {
             return self.lose(index, &error.to_string());
         }
@@ -366,7 +386,7 @@ impl<'a> Engine<'a> {
 
     /// Opens lost connections again.
     fn reopen(&mut self, now_ns: u64) -> Result<(), EngineError> {
-        if self.lost == 0 || self.stopped {
+        if self.lost == 0 || (self.stopped && self.backlog.is_empty()) {
             return Ok(());
         }
         for index in 0..self.slots.len() {
@@ -410,7 +430,11 @@ impl<'a> Engine<'a> {
             wait_ns = 0;
         } else {
             let end_ns = self.run.warmup_ns + self.run.duration_ns;
-            for deadline_ns in [self.run.warmup_ns, end_ns, self.next_due_ns.unwrap_or(u64::MAX)] {
+            for deadline_ns in [
+                self.run.warmup_ns,
+                end_ns,
+                self.next_due_ns.unwrap_or(u64::MAX),
+            ] {
                 if deadline_ns > now_ns {
                     wait_ns = wait_ns.min(deadline_ns - now_ns);
                 }

@@ -22,7 +22,10 @@ pub(crate) struct RequestHead<'a> {
 
 /// The bytes of a whole request.
 pub(crate) fn request(head: &RequestHead<'_>, body: &[u8]) -> Vec<u8> {
-    let mut text = format!("{} {} HTTP/1.1\r\nhost: {}\r\n", head.method, head.path, head.host);
+    let mut text = format!(
+        "{} {} HTTP/1.1\r\nhost: {}\r\n",
+        head.method, head.path, head.host
+    );
     for (name, value) in head.headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -181,7 +184,11 @@ fn chunks(input: &[u8], body: &mut Vec<u8>) -> Result<Option<usize>, HttpError> 
             return Ok(None);
         };
         let line = &input[at..at + line_end];
-        let digits = line.split(|b| *b == b';').next().unwrap_or(line).trim_ascii();
+        let digits = line
+            .split(|b| *b == b';')
+            .next()
+            .unwrap_or(line)
+            .trim_ascii();
         let size = str::from_utf8(digits)
             .ok()
             .and_then(|text| usize::from_str_radix(text, 16).ok())

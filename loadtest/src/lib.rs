@@ -3,28 +3,28 @@
 //! Three parts, as in perf_analyzer: load generation (`arrivals`, `engine`), measurement
 //! (`measure`) and report (`report`). The crate knows the wire and none of Gannet's crates.
 
-pub mod clock;
-pub mod random;
 pub mod arrivals;
-pub mod link;
-pub mod measure;
+pub mod clock;
+mod control;
+mod data;
+pub mod echo;
 mod engine;
+pub mod flags;
 mod grpc;
 mod http;
 mod http2;
-mod control;
-mod data;
-pub mod flags;
+pub mod link;
+pub mod measure;
 pub mod objective;
-pub mod plan;
-pub mod quantity;
-pub mod search;
-pub mod target;
 mod payload;
+pub mod plan;
 mod prepare;
-pub mod echo;
 pub mod progress;
+pub mod quantity;
+pub mod random;
 pub mod report;
+pub mod search;
 pub mod session;
 mod signature;
+pub mod target;
 mod tensor;

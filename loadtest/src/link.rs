@@ -19,7 +19,10 @@ const DETAIL_BYTES_MAX: usize = 400;
 #[derive(Debug)]
 pub(crate) enum Calls {
     /// Whole requests; up to `depth` of them on a connection.
-    Http { requests: Vec<Vec<u8>>, depth: usize },
+    Http {
+        requests: Vec<Vec<u8>>,
+        depth: usize,
+    },
     /// Framed messages; up to `streams` of them on a connection.
     Grpc {
         head: CallHead,
@@ -165,11 +168,7 @@ impl HttpLink {
         }
     }
 
-    fn receive(
-        &mut self,
-        input: &[u8],
-        done: &mut dyn FnMut(Answer<'_>),
-    ) -> Result<(), LinkError> {
+    fn receive(&mut self, input: &[u8], done: &mut dyn FnMut(Answer<'_>)) -> Result<(), LinkError> {
         if self.pending.is_empty() {
             let consumed = self.answers(input, done)?;
             self.pending.extend_from_slice(&input[consumed..]);
@@ -293,9 +292,11 @@ impl Link {
     ) -> Result<(), LinkError> {
         match self {
             Self::Http(link) => link.receive(input, done),
-            Self::Grpc(client) => Ok(client.receive(input, calls.payloads(), &mut |tag, end| {
-                grpc_answer(tag, end, done)
-            })?),
+            Self::Grpc(client) => {
+                Ok(client.receive(input, calls.payloads(), &mut |tag, end| {
+                    grpc_answer(tag, end, done)
+                })?)
+            }
         }
     }
 

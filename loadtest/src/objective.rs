@@ -54,7 +54,10 @@ pub struct Verdict {
 impl Objective {
     /// Parses terms such as `p99=5ms`; several may stand in one text, separated by commas.
     pub fn parse(texts: &[String]) -> Result<Option<Self>, String> {
-        let terms = texts.iter().flat_map(|text| text.split(',')).map(parse_term);
+        let terms = texts
+            .iter()
+            .flat_map(|text| text.split(','))
+            .map(parse_term);
         let mut terms = terms.collect::<Result<Vec<Term>, _>>()?;
         if terms.is_empty() {
             return Ok(None);
@@ -71,7 +74,10 @@ impl Objective {
 
     /// Every term against a measurement. Without one successful answer no latency holds.
     pub fn judge(&self, measurement: &Measurement) -> Vec<Verdict> {
-        self.terms.iter().map(|term| term.judge(measurement)).collect()
+        self.terms
+            .iter()
+            .map(|term| term.judge(measurement))
+            .collect()
     }
 }
 
@@ -103,8 +109,9 @@ impl Term {
 fn parse_term(text: &str) -> Result<Term, String> {
     let text = text.trim();
     let fault = |why: String| format!("--slo {text}: {why}; write for example --slo p99=5ms");
-    let (name, bound) =
-        text.split_once('=').ok_or_else(|| fault("expected METRIC=BOUND".into()))?;
+    let (name, bound) = text
+        .split_once('=')
+        .ok_or_else(|| fault("expected METRIC=BOUND".into()))?;
     let metric = match name {
         "mean" => Metric::Mean,
         "max" => Metric::Max,
@@ -141,7 +148,9 @@ fn quantile(name: &str) -> Option<f64> {
     let all_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
     let valid = matches!(whole.len(), 1 | 2) && all_digits(whole) && all_digits(fraction);
     // Read as one decimal, so that p99 is exactly the number 0.99.
-    valid.then(|| format!("0.{whole:0>2}{fraction}").parse().ok()).flatten()
+    valid
+        .then(|| format!("0.{whole:0>2}{fraction}").parse().ok())
+        .flatten()
 }
 
 #[cfg(test)]
@@ -177,7 +186,10 @@ mod tests {
     fn an_empty_measurement_holds_no_latency() {
         let objective = Objective::parse(&["p50=1s".into()]).unwrap().unwrap();
         let verdicts = objective.judge(&Recorder::new(Checks::default(), None, None).finish());
-        assert_eq!(verdicts.iter().map(|v| v.held).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(
+            verdicts.iter().map(|v| v.held).collect::<Vec<_>>(),
+            [false, true]
+        );
         assert_eq!(Objective::parse(&[]).unwrap(), None);
     }
 }

@@ -39,11 +39,7 @@ pub(crate) struct Body {
 }
 
 /// Encodes a request.
-pub(crate) fn encode(
-    wire: Wire,
-    facts: &RequestFacts,
-    tensors: &[Tensor],
-) -> Result<Body, String> {
+pub(crate) fn encode(wire: Wire, facts: &RequestFacts, tensors: &[Tensor]) -> Result<Body, String> {
     match wire {
         Wire::Json => encode_json(facts, tensors),
         Wire::Binary => Ok(encode_binary(facts, tensors)),
@@ -55,7 +51,9 @@ pub(crate) fn encode(
 }
 
 fn parameters(facts: &RequestFacts) -> Map<String, Value> {
-    let timeout = facts.timeout_us.map(|us| ("timeout".to_string(), json!(us)));
+    let timeout = facts
+        .timeout_us
+        .map(|us| ("timeout".to_string(), json!(us)));
     timeout.into_iter().collect()
 }
 
@@ -98,14 +96,19 @@ fn encode_json(facts: &RequestFacts, tensors: &[Tensor]) -> Result<Body, String>
 fn encode_binary(facts: &RequestFacts, tensors: &[Tensor]) -> Body {
     let inputs = tensors.iter().map(|tensor| {
         let mut input = head(tensor);
-        input.insert("parameters".into(), json!({"binary_data_size": tensor.data.len()}));
+        input.insert(
+            "parameters".into(),
+            json!({"binary_data_size": tensor.data.len()}),
+        );
         input.into()
     });
     let mut parameters = parameters(facts);
     parameters.insert("binary_data_output".into(), true.into());
     let mut bytes = envelope(inputs.collect(), parameters);
     let json_bytes = Some(bytes.len());
-    tensors.iter().for_each(|tensor| bytes.extend_from_slice(&tensor.data));
+    tensors
+        .iter()
+        .for_each(|tensor| bytes.extend_from_slice(&tensor.data));
     Body { bytes, json_bytes }
 }
 
@@ -139,9 +142,11 @@ pub(crate) fn from_file(wire: Wire, facts: &RequestFacts, bytes: Vec<u8>) -> Res
     let is_json = bytes.trim_ascii_start().starts_with(b"{");
     if !is_json {
         if facts.timeout_us.is_some() {
-            return Err("--timeout-us: expected a --body in v2 JSON to add it to, got other \
+            return Err(
+                "--timeout-us: expected a --body in v2 JSON to add it to, got other \
                         bytes; put the parameter into the file"
-                .into());
+                    .into(),
+            );
         }
         return Ok(Body {
             bytes,
@@ -182,7 +187,10 @@ fn tensor_of(input: &Value) -> Result<Tensor, String> {
     let text = |key: &str| input.get(key).and_then(Value::as_str).unwrap_or("");
     let name = text("name").to_string();
     let datatype = DataType::parse(text("datatype")).ok_or_else(|| {
-        format!("inputs.{name}.datatype: expected a v2 type, got {:?}", text("datatype"))
+        format!(
+            "inputs.{name}.datatype: expected a v2 type, got {:?}",
+            text("datatype")
+        )
     })?;
     let shape: Vec<usize> = input
         .get("shape")
@@ -190,9 +198,15 @@ fn tensor_of(input: &Value) -> Result<Tensor, String> {
         .ok_or_else(|| format!("inputs.{name}.shape: expected an array of sizes"))?;
     let mut data = Vec::new();
     let mut elements = 0;
-    let values = input.get("data").ok_or_else(|| format!("inputs.{name}.data is missing"))?;
-    put_values(datatype, values, &mut data, &mut elements)
-        .map_err(|value| format!("inputs.{name}.data: {value} does not fit {}", text("datatype")))?;
+    let values = input
+        .get("data")
+        .ok_or_else(|| format!("inputs.{name}.data is missing"))?;
+    put_values(datatype, values, &mut data, &mut elements).map_err(|value| {
+        format!(
+            "inputs.{name}.data: {value} does not fit {}",
+            text("datatype")
+        )
+    })?;
     let expected: usize = shape.iter().product();
     if elements != expected {
         return Err(format!(
@@ -215,7 +229,9 @@ fn put_values(
     elements: &mut usize,
 ) -> Result<(), String> {
     if let Value::Array(values) = value {
-        return values.iter().try_for_each(|v| put_values(datatype, v, data, elements));
+        return values
+            .iter()
+            .try_for_each(|v| put_values(datatype, v, data, elements));
     }
     *elements += 1;
     let fits = match value {
@@ -262,7 +278,10 @@ mod tests {
         let (json, data) = body.bytes.split_at(body.json_bytes.unwrap());
         assert_eq!(data, tensor().data);
         let json: Value = serde_json::from_slice(json).unwrap();
-        assert_eq!(json["parameters"], json!({"timeout": 9, "binary_data_output": true}));
+        assert_eq!(
+            json["parameters"],
+            json!({"timeout": 9, "binary_data_output": true})
+        );
         assert_eq!(json["inputs"][0]["parameters"]["binary_data_size"], 8);
         let half = Tensor {
             datatype: DataType::Fp16,
@@ -275,7 +294,10 @@ mod tests {
     fn grpc_carries_the_same_tensors() {
         let body = encode(Wire::Grpc, &facts(Some(5)), &[tensor()]).unwrap();
         let request = ModelInferRequest::decode(&body.bytes[..]).unwrap();
-        assert_eq!((request.model_name.as_str(), request.model_version.as_str()), ("m", "2"));
+        assert_eq!(
+            (request.model_name.as_str(), request.model_version.as_str()),
+            ("m", "2")
+        );
         assert_eq!(request.inputs[0].shape, [1, 2]);
         assert_eq!(request.raw_input_contents, [tensor().data]);
         assert!(request.parameters.contains_key("timeout"));
@@ -297,7 +319,12 @@ mod tests {
         let timed: Value = serde_json::from_slice(&timed.bytes).unwrap();
         assert_eq!(timed["parameters"]["timeout"], 7);
         assert!(from_file(Wire::Json, &facts(Some(7)), b"\x01".to_vec()).is_err());
-        assert_eq!(from_file(Wire::Grpc, &facts(None), b"\x01".to_vec()).unwrap().bytes, [1]);
+        assert_eq!(
+            from_file(Wire::Grpc, &facts(None), b"\x01".to_vec())
+                .unwrap()
+                .bytes,
+            [1]
+        );
         let short = JSON.replace("1.5,0.1", "1.5");
         let error = from_file(Wire::Binary, &facts(None), short.into()).unwrap_err();
         assert!(error.contains("expected 2 values"), "{error}");

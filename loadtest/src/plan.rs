@@ -164,7 +164,9 @@ impl Faults {
         (min, max): (T, T),
     ) {
         if let Some(value) = value.filter(|value| *value < min || *value > max) {
-            self.add(format!("--{name}: expected {min} to {max}, got {value}; change it"));
+            self.add(format!(
+                "--{name}: expected {min} to {max}, got {value}; change it"
+            ));
         }
     }
 }
@@ -200,7 +202,9 @@ impl Plan {
             Some("spin") => true,
             Some("sleep") => false,
             Some(other) => {
-                faults.add(format!("--idle: expected spin or sleep, got {other:?}; choose one"));
+                faults.add(format!(
+                    "--idle: expected spin or sleep, got {other:?}; choose one"
+                ));
                 false
             }
         };
@@ -270,7 +274,10 @@ fn sides(flags: &Flags, faults: &mut Faults) -> Option<Vec<Side>> {
             Wire::Json
         }
     };
-    let model = flags.model.clone().or_else(|| flags.path.is_some().then(String::new));
+    let model = flags
+        .model
+        .clone()
+        .or_else(|| flags.path.is_some().then(String::new));
     if model.is_none() {
         faults.add("--model: expected a model's name, got none; add --model NAME");
     }
@@ -278,7 +285,9 @@ fn sides(flags: &Flags, faults: &mut Faults) -> Option<Vec<Side>> {
     let mut side = |text: &str, option: &str, model: String, server_pid| {
         let url = ServerUrl::parse(text).map_err(|fault| format!("{option}: {fault}"));
         let url = faults.take(url)?;
-        let address = url.resolve(flags.allow_remote).map_err(|fault| format!("{option} {fault}"));
+        let address = url
+            .resolve(flags.allow_remote)
+            .map_err(|fault| format!("{option} {fault}"));
         Some(Side {
             address: faults.take(address)?,
             wire: match url.scheme {
@@ -335,7 +344,9 @@ fn load(flags: &Flags, duration_ns: u64, faults: &mut Faults) -> Option<LoadPlan
     let kind = flags.arrivals.as_deref();
     if !open {
         if let Some(kind) = kind {
-            faults.add(format!("--arrivals {kind}: expected a --rate; add --rate N"));
+            faults.add(format!(
+                "--arrivals {kind}: expected a --rate; add --rate N"
+            ));
         }
         let in_flight = flags.in_flight.unwrap_or(1);
         faults.range("in-flight", Some(in_flight), (1, CONNECTIONS_MAX * 16));
@@ -425,16 +436,25 @@ mod tests {
 
     #[test]
     fn all_faults_are_reported_together() {
-        check("--rate x --wire y --duration 5", &["--wire", "--model", "--duration", "--rate"]);
+        check(
+            "--rate x --wire y --duration 5",
+            &["--wire", "--model", "--duration", "--rate"],
+        );
         check("-m x -n 4 --rate 10", &["exclude each other"]);
         check("-m x --find-max", &["add for example --slo"]);
         check("-m x --url http://10.1.1.1:1", &["--allow-remote"]);
         check("-m x --rate 1 --arrivals ramp", &["--ramp-to"]);
-        check("-m x --rate 1 --arrivals ramp --ramp-to 2 --warmup 1s", &["--warmup"]);
+        check(
+            "-m x --rate 1 --arrivals ramp --ramp-to 2 --warmup 1s",
+            &["--warmup"],
+        );
         check("-m x --burst-size 3 --rate 5", &["--arrivals bursts"]);
         check("-m x -c 0 --pipeline 0", &["--connections", "--pipeline"]);
         check("-m x --arrivals-file /nonexistent", &["/nonexistent"]);
         check("-m x --shape y", &["--shape"]);
-        check("-m x --body /nonexistent --data y.csv", &["/nonexistent", "--data"]);
+        check(
+            "-m x --body /nonexistent --data y.csv",
+            &["/nonexistent", "--data"],
+        );
     }
 }

@@ -53,14 +53,32 @@ impl Shape {
                     None if grpc => (*in_flight).min(CONNECTIONS_GRPC),
                     None => *in_flight,
                 };
-                (connections, depth.unwrap_or(if grpc { in_flight.div_ceil(connections) } else { 1 }))
+                (
+                    connections,
+                    depth.unwrap_or(if grpc {
+                        in_flight.div_ceil(connections)
+                    } else {
+                        1
+                    }),
+                )
             }
             (LoadPlan::Closed { in_flight }, Some(connections), None) => {
                 // Stated connections carry all of it: over HTTP by pipelining only on request.
-                (connections, if grpc { in_flight.div_ceil(connections) } else { 1 })
+                (
+                    connections,
+                    if grpc {
+                        in_flight.div_ceil(connections)
+                    } else {
+                        1
+                    },
+                )
             }
             (LoadPlan::Open { .. }, connections, depth) => {
-                let default = if grpc { CONNECTIONS_GRPC } else { OPEN_CONNECTIONS_HTTP };
+                let default = if grpc {
+                    CONNECTIONS_GRPC
+                } else {
+                    OPEN_CONNECTIONS_HTTP
+                };
                 let streams = if grpc { OPEN_STREAMS } else { 1 };
                 (connections.unwrap_or(default), depth.unwrap_or(streams))
             }
@@ -91,10 +109,14 @@ pub(crate) fn target(plan: &Plan, side: &Side) -> Result<Target, PrepareError> {
         source => {
             let server = server(side, requests);
             let signature = server.signature(&side.model, &requests.version)?;
-            let tensors = tensors(source, &signature, requests, plan.seed)
-                .map_err(PrepareError::Requests)?;
-            let bodies = tensors.iter().map(|t| payload::encode(side.wire, &facts, t));
-            bodies.collect::<Result<_, _>>().map_err(PrepareError::Requests)?
+            let tensors =
+                tensors(source, &signature, requests, plan.seed).map_err(PrepareError::Requests)?;
+            let bodies = tensors
+                .iter()
+                .map(|t| payload::encode(side.wire, &facts, t));
+            bodies
+                .collect::<Result<_, _>>()
+                .map_err(PrepareError::Requests)?
         }
     };
     let total: usize = bodies.iter().map(|body: &Body| body.bytes.len()).sum();
@@ -131,7 +153,10 @@ fn calls(side: &Side, requests: &RequestPlan, bodies: &[Body], depth: usize) -> 
         let stated = |name: &str| requests.headers.iter().any(|(known, _)| known == name);
         let json_bytes = body.json_bytes.or(requests.json_bytes);
         if let Some(json_bytes) = json_bytes {
-            headers.push(("inference-header-content-length".into(), json_bytes.to_string()));
+            headers.push((
+                "inference-header-content-length".into(),
+                json_bytes.to_string(),
+            ));
         }
         if !stated("content-type") {
             let content_type = match json_bytes {
@@ -219,8 +244,7 @@ fn columns(
                     .zip(shapes)
                     .map(|(input, shape)| shape[usize::from(signature.batched(input))..].to_vec())
                     .collect();
-                columns =
-                    csv::parse(text, &signature.inputs, &row_shapes).map_err(named)?;
+                columns = csv::parse(text, &signature.inputs, &row_shapes).map_err(named)?;
             }
             DataFile::Npy { bytes, .. } => {
                 let input = file.input_of(&signature.inputs).map_err(named)?;
@@ -238,7 +262,9 @@ fn columns(
             input.name, input.name
         ));
     }
-    let unbatched = columns.iter().find(|column| !signature.batched(&column.input));
+    let unbatched = columns
+        .iter()
+        .find(|column| !signature.batched(&column.input));
     if let (Some(column), true) = (unbatched, requests.rows > 1) {
         return Err(format!(
             "--rows {}: input {} has no batch dimension; leave --rows out",
@@ -255,7 +281,9 @@ mod tests {
     use clap::Parser as _;
 
     fn check(line: &str, connections: usize, depth: usize) {
-        let words = ["gannet-loadtest", "-m", "x"].into_iter().chain(line.split_whitespace());
+        let words = ["gannet-loadtest", "-m", "x"]
+            .into_iter()
+            .chain(line.split_whitespace());
         let plan = Plan::new(&CommandLine::try_parse_from(words).unwrap().flags).unwrap();
         let shape = Shape::new(&plan, plan.sides[0].wire);
         assert_eq!(shape, Shape { connections, depth }, "{line}");

@@ -52,7 +52,16 @@ pub fn parse_rate(text: &str) -> Result<f64, String> {
 /// A latency with a unit that keeps three digits.
 pub fn show_us(us: f64) -> String {
     match us {
-        ..1000.0 => format!("{us:.*} us", if us < 10.0 { 2 } else if us < 100.0 { 1 } else { 0 }),
+        ..1000.0 => format!(
+            "{us:.*} us",
+            if us < 10.0 {
+                2
+            } else if us < 100.0 {
+                1
+            } else {
+                0
+            }
+        ),
         ..1e6 => format!("{:.*} ms", if us < 1e4 { 2 } else { 1 }, us / 1e3),
         _ => format!("{:.2} s", us / 1e6),
     }

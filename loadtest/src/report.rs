@@ -193,7 +193,10 @@ impl RunReport {
 }
 
 fn named<K: std::fmt::Display>(counts: BTreeMap<K, u64>) -> BTreeMap<String, u64> {
-    counts.into_iter().map(|(key, count)| (key.to_string(), count)).collect()
+    counts
+        .into_iter()
+        .map(|(key, count)| (key.to_string(), count))
+        .collect()
 }
 
 impl SearchStep {
@@ -219,11 +222,15 @@ impl Comparison {
             ("window p99 us", |run| Some(run.windows.p99_us)),
             ("server CPU us", |run| run.server_cpu_us),
             ("server queue us", |run| run.server.map(|s| s.queue_us)),
-            ("server infer us", |run| run.server.map(|s| s.compute_infer_us)),
+            ("server infer us", |run| {
+                run.server.map(|s| s.compute_infer_us)
+            }),
         ];
         let ratios = metrics.into_iter().filter_map(|(name, metric)| {
-            let pairs: Option<Vec<(f64, f64)>> =
-                rounds.iter().map(|(a, b)| Some((metric(a)?, metric(b)?))).collect();
+            let pairs: Option<Vec<(f64, f64)>> = rounds
+                .iter()
+                .map(|(a, b)| Some((metric(a)?, metric(b)?)))
+                .collect();
             Ratio::new(name, &pairs?)
         });
         Self {

@@ -74,7 +74,10 @@ mod tests {
         }
         assert!(tried <= steps);
         let best = search.best().unwrap();
-        assert!(best <= limit && best >= limit / tolerance, "{best} of {limit}");
+        assert!(
+            best <= limit && best >= limit / tolerance,
+            "{best} of {limit}"
+        );
     }
 
     #[test]

@@ -118,10 +118,19 @@ impl Session<'_> {
         let mut recorder = Recorder::new(checks, side.server_pid, Some(self.events.clone()));
         engine::run(&prepared.target, run, &mut recorder)?;
         let after = before.and_then(|_| stats());
-        let share = after.zip(before).and_then(|(after, before)| after.since(&before));
+        let share = after
+            .zip(before)
+            .and_then(|(after, before)| after.since(&before));
         let measurement = recorder.finish();
         let verdicts = self.judge(&measurement);
-        Ok(RunReport::new(side, load, shape, measurement, share, verdicts))
+        Ok(RunReport::new(
+            side,
+            load,
+            shape,
+            measurement,
+            share,
+            verdicts,
+        ))
     }
 
     /// The objective's terms, and the checks as terms of their own.
@@ -130,8 +139,16 @@ impl Session<'_> {
         let mut verdicts = objective.map(|o| o.judge(measurement)).unwrap_or_default();
         let checks = &self.plan.requests.checks;
         for (stated, kind, metric) in [
-            (checks.expected_body.is_some(), FailureKind::BodyDiffers, "expect"),
-            (!checks.versions_allowed.is_empty(), FailureKind::VersionDiffers, "check-versions"),
+            (
+                checks.expected_body.is_some(),
+                FailureKind::BodyDiffers,
+                "expect",
+            ),
+            (
+                !checks.versions_allowed.is_empty(),
+                FailureKind::VersionDiffers,
+                "check-versions",
+            ),
         ] {
             if stated {
                 let wrong = measurement.failures.get(&kind).copied().unwrap_or(0);
@@ -148,7 +165,9 @@ impl Session<'_> {
 
     fn find(&self, prepared: &Prepared<'_>, steps_max: u32) -> Result<Report, SessionError> {
         let LoadPlan::Open { profile, spacing } = &self.plan.load else {
-            return Err(SessionError::Usage("--find-max needs an open loop; add --rate".into()));
+            return Err(SessionError::Usage(
+                "--find-max needs an open loop; add --rate".into(),
+            ));
         };
         let mut search = Search::new(profile.mean_rate(), steps_max);
         let mut steps = Vec::new();

@@ -90,7 +90,10 @@ impl Signature {
                 self.batch_size_max
             ));
         }
-        self.inputs.iter().map(|input| self.shape(input, rows, overrides)).collect()
+        self.inputs
+            .iter()
+            .map(|input| self.shape(input, rows, overrides))
+            .collect()
     }
 
     /// The first dimension is the batch's: it is variable.
@@ -105,18 +108,28 @@ impl Signature {
         overrides: &[(String, Vec<usize>)],
     ) -> Result<Vec<usize>, String> {
         let name = &input.name;
-        let given = overrides.iter().find(|(known, _)| known == name).map(|(_, shape)| shape);
+        let given = overrides
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, shape)| shape);
         let batched = self.batched(input);
         let mut shape = if batched { vec![rows] } else { Vec::new() };
         let rest = &input.shape[usize::from(batched)..];
         if let Some(given) = given {
             let matches = given.len() == rest.len()
-                && given.iter().zip(rest).all(|(g, r)| *r < 0 || *g as i64 == *r);
+                && given
+                    .iter()
+                    .zip(rest)
+                    .all(|(g, r)| *r < 0 || *g as i64 == *r);
             if !matches {
                 return Err(format!(
                     "--shape {name}: expected dimensions that fit {rest:?} (-1 is any{}), got \
                      {given:?}",
-                    if batched { "; the batch dimension comes from --rows" } else { "" }
+                    if batched {
+                        "; the batch dimension comes from --rows"
+                    } else {
+                        ""
+                    }
                 ));
             }
             shape.extend(given);
@@ -127,7 +140,10 @@ impl Signature {
                         "input {name}: the model's shape {:?} is variable; say it with --shape \
                          {name}:{}",
                         input.shape,
-                        rest.iter().map(|d| d.max(&1).to_string()).collect::<Vec<_>>().join(",")
+                        rest.iter()
+                            .map(|d| d.max(&1).to_string())
+                            .collect::<Vec<_>>()
+                            .join(",")
                     )
                 })?);
             }
@@ -139,7 +155,9 @@ impl Signature {
                 input.shape
             ));
         }
-        let elements = shape.iter().try_fold(1usize, |product, d| product.checked_mul(*d));
+        let elements = shape
+            .iter()
+            .try_fold(1usize, |product, d| product.checked_mul(*d));
         match elements {
             Some(elements) if elements <= ELEMENTS_MAX => Ok(shape),
             _ => Err(format!(
@@ -152,7 +170,11 @@ impl Signature {
 fn input_spec(name: &str, datatype: &str, shape: Vec<i64>) -> Result<InputSpec, String> {
     // Some servers print the configuration's names.
     let wire_name = datatype.strip_prefix("TYPE_").unwrap_or(datatype);
-    let wire_name = if wire_name == "STRING" { "BYTES" } else { wire_name };
+    let wire_name = if wire_name == "STRING" {
+        "BYTES"
+    } else {
+        wire_name
+    };
     let datatype = DataType::parse(wire_name).ok_or_else(|| {
         format!("input {name}: unknown datatype {datatype:?}; give the requests with --body")
     })?;
@@ -185,7 +207,10 @@ mod tests {
         let metadata = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": shape}]});
         let config = json!({"max_batch_size": 8});
         let signature = Signature::from_json(&metadata, Some(&config)).unwrap();
-        let overrides: Vec<_> = given.map(|g| ("x".to_string(), g.to_vec())).into_iter().collect();
+        let overrides: Vec<_> = given
+            .map(|g| ("x".to_string(), g.to_vec()))
+            .into_iter()
+            .collect();
         match (signature.shapes(rows, &overrides), expected) {
             (Ok(shapes), Ok(expected)) => assert_eq!(shapes, [expected]),
             (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),

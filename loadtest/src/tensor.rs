@@ -51,12 +51,18 @@ const DATA_TYPES: [(&str, DataType); 14] = [
 impl DataType {
     /// The type of a wire name.
     pub fn parse(name: &str) -> Option<Self> {
-        DATA_TYPES.iter().find(|(known, _)| *known == name).map(|(_, datatype)| *datatype)
+        DATA_TYPES
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, datatype)| *datatype)
     }
 
     /// Its wire name.
     pub fn name(self) -> &'static str {
-        DATA_TYPES.iter().find(|(_, known)| *known == self).map_or("", |(name, _)| name)
+        DATA_TYPES
+            .iter()
+            .find(|(_, known)| *known == self)
+            .map_or("", |(name, _)| name)
     }
 
     /// Bytes of an element; `None` for BYTES.
@@ -75,7 +81,9 @@ impl DataType {
         macro_rules! integer {
             ($type:ty) => {
                 match <$type>::try_from(number.integer) {
-                    Ok(value) if number.is_integer => output.extend_from_slice(&value.to_le_bytes()),
+                    Ok(value) if number.is_integer => {
+                        output.extend_from_slice(&value.to_le_bytes())
+                    }
                     _ => return false,
                 }
             };
@@ -94,8 +102,9 @@ impl DataType {
             Self::Fp64 => output.extend_from_slice(&number.real.to_le_bytes()),
             Self::Fp16 => output.extend_from_slice(&half_bits(number.real as f32).to_le_bytes()),
             // Truncation of an FP32: good enough for load.
-            Self::Bf16 => output
-                .extend_from_slice(&((number.real as f32).to_bits() >> 16).to_le_bytes()[..2]),
+            Self::Bf16 => {
+                output.extend_from_slice(&((number.real as f32).to_bits() >> 16).to_le_bytes()[..2])
+            }
             Self::Bytes => return false,
         }
         true
@@ -153,7 +162,10 @@ impl Number {
             "false" | "False" => return Some(Self::integer(0)),
             _ => {}
         }
-        text.parse().map(Self::integer).or_else(|_| text.parse().map(Self::real)).ok()
+        text.parse()
+            .map(Self::integer)
+            .or_else(|_| text.parse().map(Self::real))
+            .ok()
     }
 }
 
@@ -280,7 +292,11 @@ mod tests {
         check(DataType::Fp32, "1", Some(&1f32.to_le_bytes()));
         check(DataType::Fp16, "1", Some(&0x3c00u16.to_le_bytes()));
         check(DataType::Fp16, "65504", Some(&0x7bffu16.to_le_bytes()));
-        check(DataType::Fp16, "-0.333251953125", Some(&0xb555u16.to_le_bytes()));
+        check(
+            DataType::Fp16,
+            "-0.333251953125",
+            Some(&0xb555u16.to_le_bytes()),
+        );
         check(DataType::Fp16, "1e9", Some(&0x7c00u16.to_le_bytes()));
         check(DataType::Bf16, "1", Some(&[0x80, 0x3f]));
         check(DataType::Bytes, "1", None);
@@ -293,7 +309,10 @@ mod tests {
             assert_eq!(datatype.name(), name);
             let draw = || Tensor::random("x", datatype, &[3, 2], &mut Random::new(1));
             assert_eq!(draw(), draw());
-            assert_eq!(draw().data.len(), 6 * datatype.element_bytes().unwrap_or(12));
+            assert_eq!(
+                draw().data.len(),
+                6 * datatype.element_bytes().unwrap_or(12)
+            );
             let values = draw().json_values().map(|values| values.len());
             let in_json = !matches!(datatype, DataType::Fp16 | DataType::Bf16);
             assert_eq!(values, in_json.then_some(6));

@@ -48,7 +48,9 @@ impl Connection {
         frame::put_opening(output);
         let literal = |fields: &[(&str, &str)], start: &[u8]| {
             let mut block = start.to_vec();
-            fields.iter().for_each(|field| hpack::put_literal(&mut block, *field, false));
+            fields
+                .iter()
+                .for_each(|field| hpack::put_literal(&mut block, *field, false));
             block
         };
         let unimplemented = "the echo server knows ModelInfer and ModelMetadata only";
@@ -103,12 +105,7 @@ impl Connection {
         Ok(at)
     }
 
-    fn frame(
-        &mut self,
-        head: Head,
-        payload: &[u8],
-        output: &mut Vec<u8>,
-    ) -> Result<(), Malformed> {
+    fn frame(&mut self, head: Head, payload: &[u8], output: &mut Vec<u8>) -> Result<(), Malformed> {
         match head.kind {
             frame::HEADERS => {
                 // A client of one method has no reason to split its headers.
@@ -116,7 +113,10 @@ impl Connection {
                     return Err(Malformed);
                 }
                 let block = frame::content(&head, payload).ok_or(Malformed)?;
-                let method = self.methods.decode(block, method_of).map_err(|_| Malformed)?;
+                let method = self
+                    .methods
+                    .decode(block, method_of)
+                    .map_err(|_| Malformed)?;
                 self.open.push((head.stream, method));
             }
             frame::DATA => self.unacknowledged += head.length as u32,
@@ -128,7 +128,9 @@ impl Connection {
                 frame::put(output, frame::PING, frame::ACK, 0, payload);
             }
             frame::WINDOW_UPDATE if head.stream == 0 => {
-                let grow = payload.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+                let grow = payload
+                    .first_chunk()
+                    .map(|bytes| u32::from_be_bytes(*bytes));
                 self.window += i64::from(grow.ok_or(Malformed)? & 0x7fff_ffff);
             }
             frame::CONTINUATION | frame::PUSH_PROMISE => return Err(Malformed),
@@ -161,7 +163,13 @@ impl Connection {
                 return;
             }
             self.window -= data.len() as i64;
-            frame::put(output, frame::HEADERS, frame::END_HEADERS, stream, &self.headers);
+            frame::put(
+                output,
+                frame::HEADERS,
+                frame::END_HEADERS,
+                stream,
+                &self.headers,
+            );
             frame::put(output, frame::DATA, 0, stream, data);
             frame::put(output, frame::HEADERS, ends, stream, &self.trailers);
             self.waiting.pop_front();
@@ -170,7 +178,10 @@ impl Connection {
 }
 
 fn method_of(fields: &[hpack::Field]) -> Method {
-    let path = fields.iter().find(|(name, _)| name == b":path").map(|(_, path)| &path[..]);
+    let path = fields
+        .iter()
+        .find(|(name, _)| name == b":path")
+        .map(|(_, path)| &path[..]);
     match path {
         Some(path) if path.ends_with(b"/ModelInfer") => Method::Infer,
         Some(path) if path.ends_with(b"/ModelMetadata") => Method::Metadata,

@@ -53,7 +53,12 @@ impl Connection {
             link.flush(&socket, &target.calls)?;
         }
         socket.set_nonblocking(true)?;
-        epoll::add(poll, &socket, EventData::new_u64(index as u64), EventFlags::IN)?;
+        epoll::add(
+            poll,
+            &socket,
+            EventData::new_u64(index as u64),
+            EventFlags::IN,
+        )?;
         Ok(Self {
             socket,
             link,
@@ -89,4 +94,3 @@ impl Connection {
         Ok(())
     }
 }
-

@@ -219,7 +219,13 @@ impl Client {
         {
             self.window -= bytes;
             stream.window -= bytes;
-            frame::put(&mut self.output, frame::DATA, frame::END_STREAM, id, message);
+            frame::put(
+                &mut self.output,
+                frame::DATA,
+                frame::END_STREAM,
+                id,
+                message,
+            );
             self.streams.push(stream);
         } else {
             stream.unsent = Some((payload, 0));
@@ -453,7 +459,10 @@ impl Client {
         if let Some(bytes) = settings.frame_bytes_max {
             self.frame_bytes_max = bytes as usize;
         }
-        if settings.header_table_bytes.is_some_and(|bytes| bytes < 4096) {
+        if settings
+            .header_table_bytes
+            .is_some_and(|bytes| bytes < 4096)
+        {
             self.head_use = HeadUse::Shrink;
         }
         self.settled = true;
@@ -510,7 +519,9 @@ impl Client {
 }
 
 fn word(payload: &[u8]) -> Option<u32> {
-    payload.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+    payload
+        .first_chunk()
+        .map(|bytes| u32::from_be_bytes(*bytes))
 }
 
 fn read_reply(fields: &[hpack::Field]) -> Reply {

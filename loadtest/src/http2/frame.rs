@@ -161,6 +161,9 @@ mod tests {
         };
         assert_eq!(content(&head(DATA, PADDED), b"\x02abcd"), Some(&b"ab"[..]));
         assert_eq!(content(&head(DATA, PADDED), b"\x09abcd"), None);
-        assert_eq!(content(&head(HEADERS, PRIORITY), b"12345x"), Some(&b"x"[..]));
+        assert_eq!(
+            content(&head(HEADERS, PRIORITY), b"12345x"),
+            Some(&b"x"[..])
+        );
     }
 }

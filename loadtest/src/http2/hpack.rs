@@ -245,7 +245,9 @@ fn integer(block: &mut &[u8], prefix_bits: u32) -> Result<usize, HpackError> {
 fn string(block: &mut &[u8]) -> Result<Vec<u8>, HpackError> {
     let huffman_coded = block.first().ok_or(HpackError::Truncated)? & 0x80 != 0;
     let length = integer(block, 7)?;
-    let (bytes, rest) = block.split_at_checked(length).ok_or(HpackError::Truncated)?;
+    let (bytes, rest) = block
+        .split_at_checked(length)
+        .ok_or(HpackError::Truncated)?;
     *block = rest;
     match huffman_coded {
         true => huffman::decode(bytes).ok_or(HpackError::Huffman),
@@ -309,11 +311,21 @@ mod tests {
         let first = b"\x82\x86\x84\x41\x0fwww.example.com";
         let authority = (":authority", "www.example.com");
         let start = [(":method", "GET"), (":scheme", "http"), (":path", "/")];
-        check(&mut decoder, first, &[start[0], start[1], start[2], authority]);
+        check(
+            &mut decoder,
+            first,
+            &[start[0], start[1], start[2], authority],
+        );
         check(
             &mut decoder,
             b"\x82\x86\x84\xbe\x58\x08no-cache",
-            &[start[0], start[1], start[2], authority, ("cache-control", "no-cache")],
+            &[
+                start[0],
+                start[1],
+                start[2],
+                authority,
+                ("cache-control", "no-cache"),
+            ],
         );
         assert_eq!(decoder.bytes, 110);
     }
@@ -322,7 +334,11 @@ mod tests {
     fn encoded_fields_decode() {
         let mut block = Vec::new();
         put_indexed(&mut block, 3);
-        put_literal(&mut block, (":path", "/inference.GRPCInferenceService/ModelInfer"), true);
+        put_literal(
+            &mut block,
+            (":path", "/inference.GRPCInferenceService/ModelInfer"),
+            true,
+        );
         put_literal(&mut block, ("te", "trailers"), false);
         put_indexed(&mut block, DYNAMIC_INDEX_FIRST);
         let path = (":path", "/inference.GRPCInferenceService/ModelInfer");

@@ -49,7 +49,9 @@ pub fn pin_thread(cpu: usize) -> Result<(), String> {
     let allowed = sched_getaffinity(None)
         .map_err(|error| format!("cannot read the CPUs this process may use: {error}"))?;
     if cpu >= CpuSet::MAX_CPU || !allowed.is_set(cpu) {
-        let usable: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|i| allowed.is_set(*i)).collect();
+        let usable: Vec<usize> = (0..CpuSet::MAX_CPU)
+            .filter(|i| allowed.is_set(*i))
+            .collect();
         return Err(format!(
             "--pin: expected one of the CPUs {usable:?}, got {cpu}; name one of them"
         ));

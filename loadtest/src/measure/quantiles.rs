@@ -131,7 +131,14 @@ mod tests {
         ] {
             assert!((got / expected - 1.0).abs() < 0.002, "{got} {expected}");
         }
-        assert_eq!(LatencyHistogram::new(3).percentiles(), Percentiles::default());
-        assert!(histogram.curve().is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1));
+        assert_eq!(
+            LatencyHistogram::new(3).percentiles(),
+            Percentiles::default()
+        );
+        assert!(
+            histogram
+                .curve()
+                .is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1)
+        );
     }
 }

@@ -346,7 +346,9 @@ impl Recorder {
             versions: self.versions,
             reconnects: self.reconnects,
             loader_cpu_us: per_answer_us(
-                self.cpu_end.thread_ns.saturating_sub(self.cpu_begin.thread_ns),
+                self.cpu_end
+                    .thread_ns
+                    .saturating_sub(self.cpu_begin.thread_ns),
             ),
             server_cpu_us: server_ns.map(per_answer_us),
         }
@@ -376,7 +378,10 @@ fn version_of<'a>(answer: &Answer<'a>) -> Option<&'a [u8]> {
             let start = &answer.body[..answer.body.len().min(VERSION_SEARCH_BYTES)];
             let key = b"\"model_version\"";
             let rest = start[memmem::find(start, key)? + key.len()..].trim_ascii_start();
-            let value = rest.strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
+            let value = rest
+                .strip_prefix(b":")?
+                .trim_ascii_start()
+                .strip_prefix(b"\"")?;
             Some(&value[..memchr::memchr(b'"', value)?])
         }
     }

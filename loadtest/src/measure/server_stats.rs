@@ -148,6 +148,9 @@ mod tests {
         assert_eq!((share.total_us, share.queue_us), (9.0, 2.0));
         assert_eq!(reading(1).since(&reading(1)), None);
         assert_eq!(reading(1).since(&reading(2)), None);
-        assert_eq!(ServerStats::from_json(&serde_json::json!({"error": "x"})), None);
+        assert_eq!(
+            ServerStats::from_json(&serde_json::json!({"error": "x"})),
+            None
+        );
     }
 }

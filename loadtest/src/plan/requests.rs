@@ -67,7 +67,9 @@ impl RequestPlan {
         let shapes = flags.shape.iter().map(|text| shape(text));
         let shapes = faults.take(shapes.collect());
         if let Some(path) = flags.path.as_ref().filter(|path| !path.starts_with('/')) {
-            faults.add(format!("--path: expected a path that begins with /, got {path:?}; correct it"));
+            faults.add(format!(
+                "--path: expected a path that begins with /, got {path:?}; correct it"
+            ));
         }
         if flags.path.is_some() && flags.body.is_empty() {
             faults.add("--path: expected requests for that path; add --body FILE");
@@ -104,7 +106,9 @@ fn source(flags: &Flags, faults: &mut Faults) -> Option<Source> {
         None | Some("in-order") => false,
         Some("shuffled") => true,
         Some(other) => {
-            faults.add(format!("--order: expected in-order or shuffled, got {other:?}; choose one"));
+            faults.add(format!(
+                "--order: expected in-order or shuffled, got {other:?}; choose one"
+            ));
             false
         }
     };
@@ -128,7 +132,11 @@ fn source(flags: &Flags, faults: &mut Faults) -> Option<Source> {
     }
     let files = flags.data.iter().map(|text| data_file(text)).collect();
     let files: Vec<DataFile> = faults.take(files)?;
-    if files.len() > 1 && files.iter().any(|file| matches!(file, DataFile::Csv { .. })) {
+    if files.len() > 1
+        && files
+            .iter()
+            .any(|file| matches!(file, DataFile::Csv { .. }))
+    {
         faults.add("--data: a CSV file gives all inputs, so it stands alone; leave the others out");
     }
     Some(Source::Data { files, shuffled })
@@ -162,8 +170,12 @@ fn data_file(text: &str) -> Result<DataFile, String> {
 }
 
 fn read(option: &str, path: &Path) -> Result<Vec<u8>, String> {
-    fs::read(path)
-        .map_err(|e| format!("{option} {}: cannot be read: {e}; correct the path", path.display()))
+    fs::read(path).map_err(|e| {
+        format!(
+            "{option} {}: cannot be read: {e}; correct the path",
+            path.display()
+        )
+    })
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -200,11 +212,18 @@ impl DataFile {
         match self {
             Self::Npy {
                 input: Some(name), ..
-            } => inputs.iter().find(|input| input.name == *name).ok_or_else(|| {
-                format!("expected one of the model's inputs {names:?}, got {name:?}; correct it")
-            }),
+            } => inputs
+                .iter()
+                .find(|input| input.name == *name)
+                .ok_or_else(|| {
+                    format!(
+                        "expected one of the model's inputs {names:?}, got {name:?}; correct it"
+                    )
+                }),
             _ if inputs.len() == 1 => Ok(&inputs[0]),
-            _ => Err(format!("expected INPUT=FILE, the model has the inputs {names:?}")),
+            _ => Err(format!(
+                "expected INPUT=FILE, the model has the inputs {names:?}"
+            )),
         }
     }
 }

@@ -45,7 +45,11 @@ fn write_report(out: &mut String, report: &Report) -> std::fmt::Result {
 }
 
 fn write_run(out: &mut String, run: &RunReport) -> std::fmt::Result {
-    writeln!(out, "{} model {} ({}), {}", run.url, run.model, run.wire, run.load)?;
+    writeln!(
+        out,
+        "{} model {} ({}), {}",
+        run.url, run.model, run.wire, run.load
+    )?;
     writeln!(
         out,
         "  {} connections, up to {} requests on each, {:.2} s measured\n",
@@ -110,8 +114,10 @@ fn write_counts(out: &mut String, run: &RunReport) -> std::fmt::Result {
         ("versions", &run.versions),
         ("failures", &run.failures),
     ] {
-        let shown: Vec<String> =
-            counts.iter().map(|(name, count)| format!("{name}: {}", show_count(*count))).collect();
+        let shown: Vec<String> = counts
+            .iter()
+            .map(|(name, count)| format!("{name}: {}", show_count(*count)))
+            .collect();
         if !shown.is_empty() {
             writeln!(out, "  {title:<14} {}", shown.join(", "))?;
         }
@@ -160,7 +166,10 @@ pub(super) fn verdict(verdict: &Verdict) -> String {
         _ => ("<=", show_us(verdict.bound), show_us(verdict.measured)),
     };
     let outcome = if verdict.held { "held" } else { "MISSED" };
-    format!("{} {measured} {relation} {bound}: {outcome}", verdict.metric)
+    format!(
+        "{} {measured} {relation} {bound}: {outcome}",
+        verdict.metric
+    )
 }
 
 fn write_comparison(out: &mut String, comparison: &Comparison) -> std::fmt::Result {
@@ -170,9 +179,16 @@ fn write_comparison(out: &mut String, comparison: &Comparison) -> std::fmt::Resu
     let seconds = a.seconds;
     let rounds = comparison.rounds.len();
     for (name, run) in [("A", a), ("B", b)] {
-        writeln!(out, "{name} = {} model {} ({}), {}", run.url, run.model, run.wire, run.load)?;
+        writeln!(
+            out,
+            "{name} = {} model {} ({}), {}",
+            run.url, run.model, run.wire, run.load
+        )?;
     }
-    writeln!(out, "{rounds} rounds A B A B ... of {seconds:.1} s; ratios are B/A, round by round\n")?;
+    writeln!(
+        out,
+        "{rounds} rounds A B A B ... of {seconds:.1} s; ratios are B/A, round by round\n"
+    )?;
     writeln!(
         out,
         "  {:<16} {:>12} {:>12} {:>9} {:>9} {:>9}",
@@ -191,7 +207,10 @@ fn write_comparison(out: &mut String, comparison: &Comparison) -> std::fmt::Resu
         )?;
     }
     for (name, pick) in [("A", 0), ("B", 1)] {
-        let runs = comparison.rounds.iter().map(|(a, b)| if pick == 0 { a } else { b });
+        let runs = comparison
+            .rounds
+            .iter()
+            .map(|(a, b)| if pick == 0 { a } else { b });
         let failed: u64 = runs.clone().map(|run| run.failed).sum();
         let succeeded: u64 = runs.clone().map(|run| run.succeeded).sum();
         let missed = runs.clone().filter(|run| !run.held()).count();
@@ -200,7 +219,11 @@ fn write_comparison(out: &mut String, comparison: &Comparison) -> std::fmt::Resu
             "  {name}: {} succeeded, {} failed{}",
             show_count(succeeded),
             show_count(failed),
-            if missed > 0 { format!(", objective missed in {missed} rounds") } else { String::new() }
+            if missed > 0 {
+                format!(", objective missed in {missed} rounds")
+            } else {
+                String::new()
+            }
         )?;
         let mut quotes: Vec<&String> = runs.flat_map(|run| &run.quotes).collect();
         quotes.dedup();

@@ -25,8 +25,10 @@ where
     let url = format!("http://{}", listener.local_addr().unwrap());
     listener.set_nonblocking(true).unwrap();
     std::thread::spawn(move || {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
@@ -54,7 +56,10 @@ where
 const METADATA: &str = r#"{"inputs":[{"name":"x","datatype":"INT64","shape":[-1,2]}]}"#;
 
 fn respond(status: u16, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    Response::builder().status(status).body(Full::new(body.into())).unwrap()
+    Response::builder()
+        .status(status)
+        .body(Full::new(body.into()))
+        .unwrap()
 }
 
 #[test]
@@ -67,10 +72,13 @@ fn signature_statistics_and_every_byte_of_large_bodies() {
         "/v2/models/m/stats" => {
             let n = counted.load(Ordering::Relaxed);
             let ns = n * 3000;
-            respond(200, format!(
-                r#"{{"model_stats":[{{"inference_count":{n},"execution_count":{n},"inference_stats":
+            respond(
+                200,
+                format!(
+                    r#"{{"model_stats":[{{"inference_count":{n},"execution_count":{n},"inference_stats":
                 {{"success":{{"count":{n},"ns":{ns}}},"queue":{{"count":{n},"ns":{ns}}}}}}}]}}"#
-            ))
+                ),
+            )
         }
         "/v2/models/m/infer" => {
             counted.fetch_add(1, Ordering::Relaxed);
@@ -89,14 +97,22 @@ fn signature_statistics_and_every_byte_of_large_bodies() {
 #[test]
 fn statuses_are_counted_and_quoted() {
     let count = Arc::new(AtomicUsize::new(0));
-    let url = hyper_server(move |_, _| match count.fetch_add(1, Ordering::Relaxed) % 4 {
-        0 => respond(503, r#"{"error":"Exceeds maximum queue size"}"#),
-        _ => respond(200, "{}"),
-    });
+    let url = hyper_server(
+        move |_, _| match count.fetch_add(1, Ordering::Relaxed) % 4 {
+            0 => respond(503, r#"{"error":"Exceeds maximum queue size"}"#),
+            _ => respond(200, "{}"),
+        },
+    );
     let body = file("any.json", b"{}");
-    let run = run(&url, &format!("-n 2 --requests 400 --body {body} --no-server-stats"));
+    let run = run(
+        &url,
+        &format!("-n 2 --requests 400 --body {body} --no-server-stats"),
+    );
     assert_eq!((run.succeeded, run.failed), (300, 100));
-    assert_eq!((run.statuses["HTTP 200"], run.statuses["HTTP 503"]), (300, 100));
+    assert_eq!(
+        (run.statuses["HTTP 200"], run.statuses["HTTP 503"]),
+        (300, 100)
+    );
     assert_eq!(run.failed_latency.count, 100);
     assert_eq!(run.quotes.len(), 1);
     assert!(run.quotes[0].contains("Exceeds maximum queue size"));
@@ -106,7 +122,9 @@ fn statuses_are_counted_and_quoted() {
 fn connections_that_the_server_closes_are_opened_again() {
     let url = hyper_server(|_, _| {
         let mut response = respond(200, "{}");
-        response.headers_mut().insert("connection", "close".parse().unwrap());
+        response
+            .headers_mut()
+            .insert("connection", "close".parse().unwrap());
         response
     });
     let body = file("any2.json", b"{}");
@@ -138,10 +156,14 @@ fn latency_counts_from_when_a_request_was_due() {
             if std::mem::take(&mut first) {
                 std::thread::sleep(STALL);
             }
-            socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+            socket
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                .unwrap();
         }
     });
-    let times: String = (0..100).map(|i| format!("{}\n", f64::from(i) * 0.001)).collect();
+    let times: String = (0..100)
+        .map(|i| format!("{}\n", f64::from(i) * 0.001))
+        .collect();
     let times = file("stall.txt", times.as_bytes());
     let body = file("stall.json", b"{}");
     let run = run(
@@ -182,7 +204,11 @@ fn an_overloaded_open_loop_counts_what_was_never_sent() {
         ),
     );
     assert_eq!(run.failures["no answer when the run ended"], 2);
-    assert!(run.failures["due but never sent (no free connection)"] >= 40, "{:?}", run.failures);
+    assert!(
+        run.failures["due but never sent (no free connection)"] >= 40,
+        "{:?}",
+        run.failures
+    );
 }
 
 #[test]
@@ -197,7 +223,10 @@ fn garbage_is_an_error_of_its_request() {
         }
     });
     let body = file("garbage.json", b"{}");
-    let run = run(&url, &format!("-n 1 --requests 3 --body {body} --no-server-stats"));
+    let run = run(
+        &url,
+        &format!("-n 1 --requests 3 --body {body} --no-server-stats"),
+    );
     assert_eq!((run.succeeded, run.failed), (0, 3));
     assert!(run.quotes[0].contains("status line"), "{:?}", run.quotes);
 }
@@ -205,13 +234,23 @@ fn garbage_is_an_error_of_its_request() {
 #[test]
 fn a_missing_model_or_server_is_named() {
     let url = hyper_server(|_, _| respond(404, r#"{"error":"Request for unknown model"}"#));
-    let error = try_run(&format!("--url {url} -m nope")).unwrap_err().to_string();
-    assert!(error.contains("/v2/models/nope") && error.contains("unknown model"), "{error}");
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = try_run(&format!("--url {url} -m nope"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("/v2/models/nope") && error.contains("unknown model"),
+        "{error}"
+    );
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     for scheme in ["http", "grpc"] {
         let error = try_run(&format!("--url {scheme}://{free} -m m")).unwrap_err();
-        let unreachable =
-            matches!(error, gannet_loadtest::session::SessionError::Unreachable(_));
+        let unreachable = matches!(
+            error,
+            gannet_loadtest::session::SessionError::Unreachable(_)
+        );
         assert!(unreachable, "{error}");
     }
 }

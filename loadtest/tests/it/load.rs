@@ -12,8 +12,15 @@ fn every_wire_carries_a_counted_closed_loop() {
         (&echo.grpc, "-n 8"),
         (&echo.grpc, "-n 64 -c 2 --rows 5"),
     ] {
-        let run = run(url, &format!("{options} --requests 2000 --sample-versions 1"));
-        assert_eq!((run.sent, run.succeeded, run.failed), (2000, 2000, 0), "{options}: {run:?}");
+        let run = run(
+            url,
+            &format!("{options} --requests 2000 --sample-versions 1"),
+        );
+        assert_eq!(
+            (run.sent, run.succeeded, run.failed),
+            (2000, 2000, 0),
+            "{options}: {run:?}"
+        );
         assert_eq!(run.latency.count, 2000);
         assert_eq!(run.versions["1"], 2000);
         assert_eq!(run.statuses.values().sum::<u64>(), 2000);
@@ -32,7 +39,11 @@ fn open_loops_send_what_is_due() {
     ] {
         for url in [&echo.http, &echo.grpc] {
             let run = run(url, &format!("{options} --requests 1000"));
-            assert_eq!((run.sent, run.succeeded, run.failed), (1000, 1000, 0), "{options}");
+            assert_eq!(
+                (run.sent, run.succeeded, run.failed),
+                (1000, 1000, 0),
+                "{options}"
+            );
         }
     }
 }
@@ -40,11 +51,17 @@ fn open_loops_send_what_is_due() {
 #[test]
 fn recorded_arrivals_end_with_the_file() {
     let echo = EchoThread::start();
-    let times: String = (0..200).map(|i| format!("{}\n", f64::from(i) * 0.0005)).collect();
+    let times: String = (0..200)
+        .map(|i| format!("{}\n", f64::from(i) * 0.0005))
+        .collect();
     let path = file("arrivals.txt", times.as_bytes());
     let run = run(&echo.http, &format!("--arrivals-file {path}"));
     assert_eq!(run.succeeded, 200);
-    assert!(run.seconds >= 0.0995 && run.seconds < 9.0, "{}", run.seconds);
+    assert!(
+        run.seconds >= 0.0995 && run.seconds < 9.0,
+        "{}",
+        run.seconds
+    );
 }
 
 #[test]
@@ -58,10 +75,17 @@ fn data_sets_and_bodies_are_sent() {
             format!("--data {csv} --rows 2 --order shuffled"),
             format!("--body {json} --timeout-us 5000"),
         ] {
-            assert_eq!(run(url, &format!("{options} --requests 50")).succeeded, 50, "{options}");
+            assert_eq!(
+                run(url, &format!("{options} --requests 50")).succeeded,
+                50,
+                "{options}"
+            );
         }
     }
-    let wrong = try_run(&format!("--url {} -m m --data {csv} --shape y:1", echo.http));
+    let wrong = try_run(&format!(
+        "--url {} -m m --data {csv} --shape y:1",
+        echo.http
+    ));
     assert!(wrong.unwrap_err().to_string().contains("inputs [\"x\"]"));
 }
 
@@ -79,11 +103,18 @@ fn wrong_answers_are_found() {
             assert!(!report.held);
             let run = report.run.unwrap();
             assert_eq!((run.succeeded, run.failed), (0, 20));
-            assert!(run.failures.keys().all(|name| name.contains(kind)), "{:?}", run.failures);
+            assert!(
+                run.failures.keys().all(|name| name.contains(kind)),
+                "{:?}",
+                run.failures
+            );
             assert!(!run.quotes.is_empty() && run.quotes.len() <= 5);
         }
     }
-    let held = try_run(&format!("--url {} -m m --requests 9 --check-versions 1", echo.http));
+    let held = try_run(&format!(
+        "--url {} -m m --requests 9 --check-versions 1",
+        echo.http
+    ));
     assert!(held.unwrap().held);
 }
 
@@ -122,6 +153,9 @@ fn a_comparison_alternates() {
         assert_eq!((first.wire, second.wire), ("json", "grpc"));
     }
     let names: Vec<&str> = comparison.ratios.iter().map(|ratio| ratio.name).collect();
-    assert!(names.contains(&"requests/s") && names.contains(&"p99 us"), "{names:?}");
+    assert!(
+        names.contains(&"requests/s") && names.contains(&"p99 us"),
+        "{names:?}"
+    );
     assert!(report.text().contains("B/A") && report.html().contains("<svg"));
 }

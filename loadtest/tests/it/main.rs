@@ -4,8 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod http_servers;
 mod grpc_server;
+mod http_servers;
 mod load;
 mod program;
 mod server;

@@ -42,9 +42,8 @@ pub struct EchoThread {
 impl EchoThread {
     pub fn start() -> Self {
         let mut echo = Echo::bind(Some(0), Some(0)).unwrap();
-        let url = |scheme: &str, address: Option<SocketAddr>| {
-            format!("{scheme}://{}", address.unwrap())
-        };
+        let url =
+            |scheme: &str, address: Option<SocketAddr>| format!("{scheme}://{}", address.unwrap());
         let ended = Arc::new(AtomicBool::new(false));
         let seen = ended.clone();
         Self {
