@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::grpc::{self, ModelConfigResponse, ModelMetadataResponse, ModelRequest};
 use crate::http;
-use crate::http2::client::CallHead;
+use crate::http2::call::CallHead;
 use crate::link::{Calls, Status};
 use crate::measure::server_stats::ServerStats;
 use crate::signature::Signature;

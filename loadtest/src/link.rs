@@ -8,7 +8,8 @@ use std::io::{self, IoSlice, Write};
 
 use crate::grpc;
 use crate::http::{self, HttpError, Parsed};
-use crate::http2::client::{CallHead, Client, Http2Error, Outcome, Reply};
+use crate::http2::call::{CallHead, Reply};
+use crate::http2::client::{Client, Http2Error, Outcome};
 
 /// Requests gathered into one system call.
 const WRITE_SLICES_MAX: usize = 64;

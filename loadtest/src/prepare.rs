@@ -8,7 +8,7 @@ use crate::data::{self, Column, csv, npy};
 use crate::engine::Target;
 use crate::grpc;
 use crate::http;
-use crate::http2::client::CallHead;
+use crate::http2::call::CallHead;
 use crate::link::Calls;
 use crate::payload::{self, Body, RequestFacts, Wire};
 use crate::plan::{DataFile, LoadPlan, Plan, RequestPlan, Side, Source};

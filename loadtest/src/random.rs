@@ -31,7 +31,7 @@ impl Random {
 
     /// Uniform in [0, limit); 0 when `limit` is 0. The bias below 2^-32 does not matter here.
     pub fn next_below(&mut self, limit: u64) -> u64 {
-        (u128::from(self.next_u64()) * u128::from(limit) >> 64) as u64
+        ((u128::from(self.next_u64()) * u128::from(limit)) >> 64) as u64
     }
 
     /// Exponential with mean 1: the gap between Poisson arrivals at rate 1.

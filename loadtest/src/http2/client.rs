@@ -4,10 +4,9 @@
 //! block of a call is prebuilt; the first call fills the server's dynamic table, the following
 //! ones are indices. Must not know what a call means or how long it took.
 
-use std::sync::Arc;
-
+use super::call::{CallHead, Reply, read_reply};
 use super::frame::{self, Head};
-use super::hpack::{self, HpackError, Memo};
+use super::hpack::{HpackError, Memo};
 
 /// Largest answer accepted; a larger one ends the connection.
 const RESPONSE_BYTES_MAX: usize = 256 << 20;
@@ -37,14 +36,6 @@ pub(crate) enum Http2Error {
     GoAway { code: u32, text: String },
 }
 
-/// What the fields of an answer say.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Reply {
-    pub http_status: Option<u16>,
-    pub grpc_code: Option<u16>,
-    pub message: Option<Arc<str>>,
-}
-
 /// How a call ended.
 #[derive(Debug)]
 pub(crate) enum Outcome<'a> {
@@ -52,47 +43,6 @@ pub(crate) enum Outcome<'a> {
     Ended { reply: Reply, data: &'a [u8] },
     /// The server reset the stream with this HTTP/2 error code.
     Reset(u32),
-}
-
-/// The header block of the calls on a connection.
-#[derive(Debug, Clone)]
-pub(crate) struct CallHead {
-    first: Vec<u8>,
-    repeated: Vec<u8>,
-    plain: Vec<u8>,
-}
-
-impl CallHead {
-    /// The head of calls of `path` on `authority`, with `metadata` besides gRPC's own fields.
-    pub(crate) fn new(authority: &str, path: &str, metadata: &[(String, String)]) -> Self {
-        let mut fields = vec![
-            (":path", path),
-            (":authority", authority),
-            ("content-type", "application/grpc"),
-            ("te", "trailers"),
-        ];
-        fields.extend(metadata.iter().map(|(n, v)| (n.as_str(), v.as_str())));
-        let literals = |indexed| {
-            // :method POST and :scheme http stand in the static table.
-            let mut block = vec![0x83, 0x86];
-            for field in &fields {
-                hpack::put_literal(&mut block, *field, indexed);
-            }
-            block
-        };
-        let mut repeated = vec![0x83, 0x86];
-        for age in (0..fields.len()).rev() {
-            hpack::put_indexed(&mut repeated, hpack::DYNAMIC_INDEX_FIRST + age);
-        }
-        let bytes: usize = fields.iter().map(|(n, v)| n.len() + v.len() + 32).sum();
-        // Fields that do not all fit the peer's default table are sent as they are.
-        let fits = bytes <= 4096;
-        Self {
-            first: literals(fits),
-            repeated: if fits { repeated } else { literals(false) },
-            plain: literals(false),
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -522,18 +472,4 @@ fn word(payload: &[u8]) -> Option<u32> {
     payload
         .first_chunk()
         .map(|bytes| u32::from_be_bytes(*bytes))
-}
-
-fn read_reply(fields: &[hpack::Field]) -> Reply {
-    let mut reply = Reply::default();
-    for (name, value) in fields {
-        let text = String::from_utf8_lossy(value);
-        match &name[..] {
-            b":status" => reply.http_status = text.parse().ok(),
-            b"grpc-status" => reply.grpc_code = text.parse().ok(),
-            b"grpc-message" => reply.message = Some(text.as_ref().into()),
-            _ => {}
-        }
-    }
-    reply
 }

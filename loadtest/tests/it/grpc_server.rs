@@ -72,13 +72,13 @@ async fn call(
     }
     let head = Response::builder().header("content-type", "application/grpc");
     match answer {
-        Answer::Refuse if number % 2 == 0 => {
+        Answer::Refuse if number.is_multiple_of(2) => {
             let head = head
                 .header("grpc-status", "14")
                 .header("grpc-message", "queue is full");
             respond.send_response(head.body(()).unwrap(), true).unwrap();
         }
-        Answer::Reset if number % 2 == 0 => respond.send_reset(h2::Reason::INTERNAL_ERROR),
+        Answer::Reset if number.is_multiple_of(2) => respond.send_reset(h2::Reason::INTERNAL_ERROR),
         _ => {
             let mut stream = respond
                 .send_response(head.body(()).unwrap(), false)
