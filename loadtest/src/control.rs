@@ -177,17 +177,41 @@ impl Server {
     }
 }
 
-/// `/v2/models/{m}[/versions/{v}]`.
+/// `/v2/models/{m}[/versions/{v}]`, names percent-encoded.
 pub(crate) fn model_path(model: &str, version: &str) -> String {
+    let model = path_segment(model);
     match version {
         "" => format!("/v2/models/{model}"),
-        _ => format!("/v2/models/{model}/versions/{version}"),
+        _ => format!("/v2/models/{model}/versions/{}", path_segment(version)),
     }
+}
+
+fn path_segment(name: &str) -> String {
+    let keep = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+    let encode = |byte: u8| match keep(&byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    name.bytes().map(encode).collect()
 }
 
 fn model_request(model: &str, version: &str) -> ModelRequest {
     ModelRequest {
         name: model.to_string(),
         version: version.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        assert_eq!(model_path("mlp", ""), "/v2/models/mlp");
+        assert_eq!(
+            model_path("a b/c", "v1.2"),
+            "/v2/models/a%20b%2Fc/versions/v1.2"
+        );
     }
 }

@@ -226,6 +226,22 @@ pub struct Flags {
     pub scenario: Option<PathBuf>,
 }
 
+/// Groups of options that exclude each other.
+const EXCLUSIVE: [(&[&str], &[&str]); 2] = [
+    (
+        &["in-flight"],
+        &[
+            "rate",
+            "arrivals",
+            "arrivals-file",
+            "burst-size",
+            "ramp-to",
+            "find-max",
+        ],
+    ),
+    (&["body", "json-bytes"], &["data", "rows"]),
+];
+
 impl Flags {
     /// These options over those of the scenario file they name, if they name one.
     pub fn with_scenario(self) -> Result<Self, String> {
@@ -253,7 +269,16 @@ impl Flags {
         toml::from_str::<Self>(scenario).map_err(|e| fault(&e))?;
         let own = toml::Table::try_from(self).map_err(|e| fault(&e))?;
         let said = |value: &toml::Value| !value.as_array().is_some_and(Vec::is_empty);
-        file.extend(own.into_iter().filter(|(_, value)| said(value)));
+        let own: toml::Table = own.into_iter().filter(|(_, value)| said(value)).collect();
+        // An option also wins over those of the file that exclude it.
+        for (one, other) in EXCLUSIVE {
+            for (said, dropped) in [(one, other), (other, one)] {
+                if said.iter().any(|key| own.contains_key(*key)) {
+                    dropped.iter().for_each(|key| drop(file.remove(*key)));
+                }
+            }
+        }
+        file.extend(own);
         file.try_into().map_err(|e| fault(&e))
     }
 }
@@ -285,6 +310,19 @@ mod tests {
         assert_eq!(merged.header, ["a:b"]);
         assert_eq!(merged.rows, Some(4));
         assert!(merged.find_max);
+    }
+
+    #[test]
+    fn flags_win_over_what_excludes_them() {
+        let scenario = "model = 'm'\nrate = '2k'\narrivals = 'constant'\ndata = ['x.csv']\n";
+        let merged = flags("-n 8 --body b.json")
+            .over(scenario, Path::new("s"))
+            .unwrap();
+        assert_eq!(
+            (merged.in_flight, merged.rate, merged.arrivals),
+            (Some(8), None, None)
+        );
+        assert!(merged.data.is_empty() && merged.body.len() == 1);
     }
 
     #[test]

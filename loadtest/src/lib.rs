@@ -23,6 +23,8 @@ pub mod progress;
 pub mod quantity;
 pub mod random;
 pub mod report;
+#[cfg(test)]
+mod robustness;
 pub mod search;
 pub mod session;
 mod signature;

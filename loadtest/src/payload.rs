@@ -207,10 +207,13 @@ fn tensor_of(input: &Value) -> Result<Tensor, String> {
             text("datatype")
         )
     })?;
-    let expected: usize = shape.iter().product();
-    if elements != expected {
+    let expected = shape
+        .iter()
+        .try_fold(1usize, |product, size| product.checked_mul(*size));
+    if expected != Some(elements) {
         return Err(format!(
-            "inputs.{name}.data: expected {expected} values for shape {shape:?}, got {elements}"
+            "inputs.{name}.data: expected as many values as shape {shape:?} has, got {elements}; \
+             correct one of them"
         ));
     }
     Ok(Tensor {
@@ -327,6 +330,6 @@ mod tests {
         );
         let short = JSON.replace("1.5,0.1", "1.5");
         let error = from_file(Wire::Binary, &facts(None), short.into()).unwrap_err();
-        assert!(error.contains("expected 2 values"), "{error}");
+        assert!(error.contains("shape [1, 2] has, got 1"), "{error}");
     }
 }

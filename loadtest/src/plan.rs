@@ -213,6 +213,14 @@ impl Plan {
         faults.range("rounds", flags.rounds, (1, REPEATS_MAX));
         faults.range("find-steps", flags.find_steps, (1, REPEATS_MAX));
         faults.range("requests", flags.requests, (1, u64::MAX));
+        if let Some(LoadPlan::Closed { in_flight }) = load {
+            check_places(
+                flags,
+                in_flight,
+                sides.as_deref().unwrap_or(&[]),
+                &mut faults,
+            );
+        }
         if flags.find_max {
             check_find(flags, objective.as_ref(), &mut faults);
         }
@@ -243,6 +251,25 @@ impl Plan {
             html: flags.html.clone(),
             progress: flags.progress,
         })
+    }
+}
+
+/// Stated connections must be able to hold what is to be in flight.
+fn check_places(flags: &Flags, in_flight: usize, sides: &[Side], faults: &mut Faults) {
+    let Some(connections) = flags.connections.filter(|connections| *connections > 0) else {
+        return;
+    };
+    // gRPC opens as many streams as are needed when nothing is stated.
+    let http = sides.iter().any(|side| side.wire != Wire::Grpc);
+    let Some(depth) = flags.pipeline.or(http.then_some(1)) else {
+        return;
+    };
+    if connections * depth < in_flight {
+        faults.add(format!(
+            "--in-flight {in_flight}: expected room for it, got {connections} connections with \
+             {depth} requests on each; add --pipeline {} or more --connections",
+            in_flight.div_ceil(connections)
+        ));
     }
 }
 
@@ -452,6 +479,9 @@ mod tests {
         check("-m x -c 0 --pipeline 0", &["--connections", "--pipeline"]);
         check("-m x --arrivals-file /nonexistent", &["/nonexistent"]);
         check("-m x --shape y", &["--shape"]);
+        check("-m x -n 64 -c 8", &["--pipeline 8"]);
+        check("-m x -n 64 -c 8 --pipeline 2", &["--pipeline 8"]);
+        check("-m x -n 64 -c 8 --url grpc://127.0.0.1:1", &[]);
         check(
             "-m x --body /nonexistent --data y.csv",
             &["/nonexistent", "--data"],

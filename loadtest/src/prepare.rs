@@ -294,7 +294,7 @@ mod tests {
         check("", 1, 1);
         check("-n 64", 64, 1);
         check("-n 64 --pipeline 16", 4, 16);
-        check("-n 64 -c 8", 8, 1);
+        check("-n 8 -c 8", 8, 1);
         check("-n 64 -c 8 --pipeline 8", 8, 8);
         check("--rate 10", 256, 1);
         check("--rate 10 -c 4", 4, 1);

@@ -21,14 +21,24 @@ pub(crate) fn parse(bytes: &[u8], input: &InputSpec) -> Result<Column, String> {
         .split_first()
         .ok_or("expected an array, got a single number")?;
     check_row_shape(input, row_shape)?;
-    let row_elements: usize = row_shape.iter().product();
-    let row_bytes = row_elements * source.element_bytes().unwrap_or(1);
-    if data.len() != rows * row_bytes {
-        return Err(format!(
-            "expected {} bytes of data for shape {shape:?}, got {}; the file is cut or damaged",
-            rows * row_bytes,
-            data.len()
-        ));
+    let width = source.element_bytes().unwrap_or(1);
+    let row_bytes = row_shape
+        .iter()
+        .try_fold(width, |bytes, size| bytes.checked_mul(*size));
+    let expected = row_bytes.and_then(|row_bytes| row_bytes.checked_mul(rows));
+    let row_bytes = match (row_bytes, expected) {
+        (Some(row_bytes), Some(expected)) if data.len() == expected => row_bytes,
+        _ => {
+            return Err(format!(
+                "expected the data of shape {shape:?} with {width} bytes an element, got {} bytes; \
+                 the file is cut or damaged",
+                data.len()
+            ));
+        }
+    };
+    // Rows of no bytes cost nothing in the file and could be any number.
+    if row_bytes == 0 {
+        return Err(format!("expected values, got the empty shape {shape:?}"));
     }
     let row = |index: usize| convert(&data[index * row_bytes..][..row_bytes], source, input);
     Ok(Column {

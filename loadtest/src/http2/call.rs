@@ -66,9 +66,42 @@ pub(super) fn read_reply(fields: &[hpack::Field]) -> Reply {
         match &name[..] {
             b":status" => reply.http_status = text.parse().ok(),
             b"grpc-status" => reply.grpc_code = text.parse().ok(),
-            b"grpc-message" => reply.message = Some(text.as_ref().into()),
+            b"grpc-message" => reply.message = Some(percent_decoded(&text).into()),
             _ => {}
         }
     }
     reply
+}
+
+/// gRPC sends messages percent-encoded; what is no valid escape stays as it is.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let digits = tail.get(..2).and_then(|digits| str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) if first == b'%' => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_decoded() {
+        assert_eq!(percent_decoded("50%25 full%0A%zz%"), "50% full\n%zz%");
+        let field = |name: &str, value: &str| (name.into(), value.into());
+        let reply = read_reply(&[field(":status", "200"), field("grpc-status", "5")]);
+        assert_eq!((reply.http_status, reply.grpc_code), (Some(200), Some(5)));
+    }
 }

@@ -76,6 +76,8 @@ pub(crate) struct Client {
     window: i64,
     stream_window: i64,
     frame_bytes_max: usize,
+    /// What we want, and what of it the server allows.
+    streams_wanted: usize,
     streams_max: usize,
     /// Received and not yet given back to the server's connection window.
     unacknowledged: u32,
@@ -102,6 +104,7 @@ impl Client {
             window: frame::WINDOW_BYTES_DEFAULT,
             stream_window: frame::WINDOW_BYTES_DEFAULT,
             frame_bytes_max: frame::PAYLOAD_BYTES_MAX,
+            streams_wanted: streams_max,
             streams_max,
             unacknowledged: 0,
             replies: Memo::default(),
@@ -404,7 +407,7 @@ impl Client {
             }
         }
         if let Some(streams) = settings.concurrent_streams_max {
-            self.streams_max = self.streams_max.min(streams as usize);
+            self.streams_max = self.streams_wanted.min(streams as usize);
         }
         if let Some(bytes) = settings.frame_bytes_max {
             self.frame_bytes_max = bytes as usize;
@@ -472,4 +475,110 @@ fn word(payload: &[u8]) -> Option<u32> {
     payload
         .first_chunk()
         .map(|bytes| u32::from_be_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client() -> Client {
+        let mut client = Client::new(CallHead::new("h", "/p", &[]), 4);
+        client.output_mut().clear();
+        client
+    }
+
+    fn receive(client: &mut Client, kind: u8, stream: u32, payload: &[u8]) -> Vec<(u64, u32)> {
+        let mut bytes = Vec::new();
+        frame::put(&mut bytes, kind, frame::END_HEADERS, stream, payload);
+        let mut resets = Vec::new();
+        client
+            .receive(&bytes, &[vec![0; 10]], &mut |tag, outcome| match outcome {
+                Outcome::Reset(code) => resets.push((tag, code)),
+                Outcome::Ended { .. } => panic!("no answer was sent"),
+            })
+            .unwrap();
+        resets
+    }
+
+    /// The header block of the call that is now the only output.
+    fn block_of_call(client: &mut Client) -> Vec<u8> {
+        client.output_mut().clear();
+        client.call(0, 0, &[vec![0; 10]]);
+        let output = client.output_mut();
+        let head = Head::parse(output).unwrap();
+        assert_eq!(head.kind, frame::HEADERS);
+        output[frame::HEAD_BYTES..][..head.length].to_vec()
+    }
+
+    #[test]
+    fn repeated_calls_are_indices_until_the_server_shrinks_its_table() {
+        let mut client = client();
+        receive(&mut client, frame::SETTINGS, 0, &[]);
+        let (first, second) = (block_of_call(&mut client), block_of_call(&mut client));
+        assert!(second.len() < first.len());
+        assert!(second.iter().all(|byte| byte & 0x80 != 0), "{second:x?}");
+        receive(&mut client, frame::SETTINGS, 0, &[0, 1, 0, 0, 0, 0]);
+        let (third, fourth) = (block_of_call(&mut client), block_of_call(&mut client));
+        assert_eq!(third[0], 0x20, "table size update to 0 comes first");
+        assert_eq!(third[1..], fourth);
+        assert!(hpack_fields(&fourth).contains(&(b":path".to_vec(), b"/p".to_vec())));
+    }
+
+    fn hpack_fields(block: &[u8]) -> Vec<super::super::hpack::Field> {
+        super::super::hpack::Decoder::default()
+            .decode(block)
+            .unwrap()
+            .0
+    }
+
+    #[test]
+    fn going_away_gives_back_what_was_not_looked_at() {
+        let mut client = client();
+        receive(&mut client, frame::SETTINGS, 0, &[0, 3, 0, 0, 0, 2]);
+        assert_eq!(client.room(), 2);
+        client.call(11, 0, &[vec![0; 10]]);
+        client.call(12, 0, &[vec![0; 10]]);
+        assert_eq!(client.room(), 0);
+        let resets = receive(&mut client, frame::GOAWAY, 0, &[0, 0, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(resets, [(12, 7)]);
+        assert!(!client.exhausted());
+        let resets = receive(&mut client, frame::RST_STREAM, 1, &[0, 0, 0, 8]);
+        assert_eq!(resets, [(11, 8)]);
+        assert!(client.exhausted() && client.room() == 0);
+    }
+
+    #[test]
+    fn data_waits_for_the_windows() {
+        let payloads = [vec![0; 40_000]];
+        let mut client = client();
+        // Streams begin with 10,000 bytes.
+        receive(&mut client, frame::SETTINGS, 0, &[0, 4, 0, 0, 0x27, 0x10]);
+        client.output_mut().clear();
+        client.call(1, 0, &payloads);
+        let data_bytes = |client: &mut Client| {
+            let output = std::mem::take(client.output_mut());
+            let (mut at, mut sum) = (0, 0);
+            while let Some(head) = Head::parse(&output[at..]) {
+                at += frame::HEAD_BYTES + head.length;
+                sum += if head.kind == frame::DATA {
+                    head.length
+                } else {
+                    0
+                };
+            }
+            sum
+        };
+        assert_eq!(data_bytes(&mut client), 10_000);
+        let mut update = Vec::new();
+        frame::put(
+            &mut update,
+            frame::WINDOW_UPDATE,
+            0,
+            1,
+            &30_000u32.to_be_bytes(),
+        );
+        client.receive(&update, &payloads, &mut |_, _| {}).unwrap();
+        assert_eq!(data_bytes(&mut client), 30_000);
+        assert_eq!(client.unsent_streams, 0);
+    }
 }

@@ -64,6 +64,12 @@ fn write_run(out: &mut String, run: &RunReport) -> std::fmt::Result {
         show_count(run.failed)
     )?;
     writeln!(out, "  latency        {}", percentiles(&run.latency))?;
+    if run.offered_rate.is_none() && run.latency.count > 0 {
+        writeln!(
+            out,
+            "                 (closed loop: a slow server is asked less; for tails use --rate)"
+        )?;
+    }
     if run.windows.windows > 0 {
         writeln!(
             out,
