@@ -97,7 +97,7 @@ struct Engine<'a> {
     in_flight: usize,
     cursor: usize,
     measured: u64,
-    begin_ns: u64,
+    begun: bool,
     stopped: bool,
     /// Connections that are not open now.
     lost: usize,
@@ -117,6 +117,8 @@ impl<'a> Engine<'a> {
         mut run: Run,
         recorder: &'a mut Recorder,
     ) -> Result<Self, EngineError> {
+        // The planned time: a request that is due at that instant belongs to the run.
+        recorder.plan(run.warmup_ns);
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut slots = Vec::with_capacity(run.connections);
         for index in 0..run.connections {
@@ -150,7 +152,7 @@ impl<'a> Engine<'a> {
             in_flight: 0,
             cursor: 0,
             measured: 0,
-            begin_ns: u64::MAX,
+            begun: false,
             stopped: false,
             lost: 0,
             all_lost_since_ns: None,
@@ -165,10 +167,9 @@ impl<'a> Engine<'a> {
         let mut drain_end_ns = u64::MAX;
         loop {
             let now_ns = self.clock.now_ns();
-            if self.begin_ns == u64::MAX && now_ns >= self.run.warmup_ns {
-                // The planned time, not now: a request due at that instant belongs to the run.
-                self.begin_ns = self.run.warmup_ns;
-                self.recorder.begin(self.begin_ns);
+            if !self.begun && now_ns >= self.run.warmup_ns {
+                self.begun = true;
+                self.recorder.begin();
             }
             if !self.stopped && (now_ns >= end_ns || self.sent_all()) {
                 if now_ns < end_ns && self.in_flight > 0 && drain_end_ns == u64::MAX {
@@ -287,7 +288,7 @@ impl<'a> Engine<'a> {
                 slot.queued = false;
             }
             self.in_flight += 1;
-            self.measured += u64::from(due_ns >= self.begin_ns);
+            self.measured += u64::from(due_ns >= self.run.warmup_ns);
             if matches!(self.run.load, Load::Open { .. }) {
                 self.backlog.pop_front();
             }

@@ -4,6 +4,9 @@
 
 use crate::clock::SECOND_NS;
 
+/// Highest rate: the arrivals of a run that no server follows must be counted in time.
+pub(crate) const RATE_MAX: f64 = 1e7;
+
 /// Parses `250us`, `5ms`, `10s`, `2min`; the unit is required, so that no one guesses it.
 pub fn parse_duration_ns(text: &str) -> Result<u64, String> {
     let fault = || format!("expected a duration such as 250us, 5ms, 10s or 2min, got {text:?}");
@@ -45,7 +48,7 @@ pub fn parse_rate(text: &str) -> Result<f64, String> {
         _ => (text, 1.0),
     };
     let rate = number.trim().parse::<f64>().map(|n| n * scale).ok();
-    rate.filter(|rate| *rate > 0.0 && *rate <= 1e9)
+    rate.filter(|rate| *rate > 0.0 && *rate <= RATE_MAX)
         .ok_or_else(|| format!("expected a rate a second such as 1500, 20k or 1.5M, got {text:?}"))
 }
 

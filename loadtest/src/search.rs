@@ -3,13 +3,14 @@
 //!
 //! Pure; bounded by a number of steps. Must not know how a rate is tried.
 
+use crate::quantity::RATE_MAX;
+
 /// Factor between rates until one holds and one misses.
 const GROWTH: f64 = 2.0;
 /// Bisection stops when the bracket is narrower than this.
 const PRECISION: f64 = 1.03;
-/// Rates outside are not tried.
+/// Lower rates are not tried.
 const RATE_MIN: f64 = 0.1;
-const RATE_MAX: f64 = 1e7;
 
 /// The state of a search.
 #[derive(Debug, Clone, PartialEq)]

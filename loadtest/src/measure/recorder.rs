@@ -18,6 +18,8 @@ use crate::progress::Event;
 
 /// Failures quoted in a report.
 const QUOTES_MAX: usize = 5;
+/// Failures of a kind that are looked at for a new quote: a flood of them must cost little.
+const QUOTE_TRIES_MAX: u64 = 100;
 /// Model versions told apart in a report.
 const VERSIONS_MAX: usize = 64;
 /// The beginning of a JSON answer in which the version is looked for.
@@ -138,7 +140,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// A recorder that counts nothing before `begin`.
+    /// A recorder that counts nothing before the time that `plan` tells it.
     pub fn new(
         checks: Checks,
         server_pid: Option<u32>,
@@ -171,11 +173,15 @@ impl Recorder {
         }
     }
 
-    /// The measured interval begins.
-    pub fn begin(&mut self, now_ns: u64) {
-        self.begin_ns = now_ns;
-        self.windows.begin(now_ns);
-        self.snapshot_due_ns = now_ns + SECOND_NS;
+    /// Requests due from this time on count.
+    pub fn plan(&mut self, begin_ns: u64) {
+        self.begin_ns = begin_ns;
+    }
+
+    /// The planned time has come.
+    pub fn begin(&mut self) {
+        self.windows.begin(self.begin_ns);
+        self.snapshot_due_ns = self.begin_ns + SECOND_NS;
         self.cpu_begin = CpuTimes::now(self.server_pid);
     }
 
@@ -259,9 +265,11 @@ impl Recorder {
     }
 
     fn fail(&mut self, kind: FailureKind, detail: &str) {
-        *self.failures.entry(kind).or_default() += 1;
+        let count = self.failures.entry(kind).or_default();
+        *count += 1;
+        let quoted = *count <= QUOTE_TRIES_MAX && self.quotes.len() < QUOTES_MAX;
         self.windows.failure();
-        if self.quotes.len() < QUOTES_MAX {
+        if quoted {
             self.note(format!("{kind}: {detail}").trim_end_matches(": "));
         }
     }
@@ -447,7 +455,8 @@ mod tests {
         let mut recorder = Recorder::new(checks, None, None);
         let ok = Status::Http(200);
         recorder.answer(&answer(0, ok, br#"{"model_version":"1"}"#), 50);
-        recorder.begin(100);
+        recorder.plan(100);
+        recorder.begin();
         recorder.answer(&answer(60, ok, br#"{"model_version":"1"}"#), 150);
         recorder.answer(&answer(100, ok, br#"{"model_version":"1"}"#), 200);
         recorder.answer(&answer(110, ok, br#"{"model_version":"2"}"#), 200);

@@ -29,6 +29,23 @@ fn every_wire_carries_a_counted_closed_loop() {
 }
 
 #[test]
+fn every_measured_request_is_accounted_for() {
+    let echo = EchoThread::start();
+    for (url, load) in [
+        (&echo.http, "-n 16"),
+        (&echo.grpc, "-n 16"),
+        (&echo.http, "--rate 3000"),
+    ] {
+        let line = format!("--url {url} -m m --warmup 50ms --duration 150ms --idle sleep {load}");
+        let run = try_run(&line).unwrap().run.unwrap();
+        assert!(run.sent > 0);
+        assert_eq!(run.sent, run.succeeded + run.failed, "{load}");
+        assert_eq!(run.failed, 0, "{:?}", run.failures);
+        assert!(run.timeline.len() >= 3);
+    }
+}
+
+#[test]
 fn open_loops_send_what_is_due() {
     let echo = EchoThread::start();
     for options in [
