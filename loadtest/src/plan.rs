@@ -2,19 +2,21 @@
 //!
 //! All faults are reported together. Must not know how the plan is carried out.
 
+mod load;
 mod requests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::arrivals::{Profile, Spacing, parse_recorded};
+use crate::arrivals::Profile;
 use crate::clock::SECOND_NS;
 use crate::flags::Flags;
 use crate::objective::Objective;
 use crate::payload::Wire;
-use crate::quantity::{parse_duration_ns, parse_rate, show_rate};
+use crate::quantity::parse_duration_ns;
 use crate::target::{Scheme, ServerUrl};
 
+pub use load::LoadPlan;
 pub(crate) use requests::{DataFile, RequestPlan, Source};
 
 /// Connections at most: descriptors are limited too.
@@ -25,9 +27,6 @@ const PIPELINE_MAX: usize = 4096;
 const DURATION_NS_MAX: u64 = 24 * 3600 * SECOND_NS;
 /// Rounds and steps at most.
 const REPEATS_MAX: u32 = 1000;
-/// Where a search begins when no rate is given.
-const FIND_START_RATE: f64 = 1000.0;
-
 /// One server of a run.
 #[derive(Debug, Clone)]
 pub struct Side {
@@ -41,23 +40,6 @@ pub struct Side {
     pub wire: Wire,
     /// Its process, for its CPU time.
     pub server_pid: Option<u32>,
-}
-
-/// What decides when requests are due.
-#[derive(Debug, Clone)]
-pub enum LoadPlan {
-    /// Requests always in flight.
-    Closed {
-        /// How many.
-        in_flight: usize,
-    },
-    /// Arrivals in time.
-    Open {
-        /// Rate over time.
-        profile: Profile,
-        /// Their spacing.
-        spacing: Spacing,
-    },
 }
 
 /// A whole test.
@@ -101,36 +83,6 @@ pub struct Plan {
     pub html: Option<PathBuf>,
     /// Print progress even when stderr is no terminal.
     pub progress: bool,
-}
-
-impl std::fmt::Display for LoadPlan {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Closed { in_flight } => write!(f, "closed loop, {in_flight} in flight"),
-            Self::Open { profile, spacing } => {
-                let spacing = match spacing {
-                    Spacing::Even => "evenly spaced",
-                    Spacing::Poisson => "Poisson",
-                };
-                match profile {
-                    Profile::Steady { rate } => {
-                        write!(f, "open loop, {} requests/s {spacing}", show_rate(*rate))
-                    }
-                    Profile::Ramp { from, to, .. } => {
-                        let (from, to) = (show_rate(*from), show_rate(*to));
-                        write!(f, "open loop, {from} to {to} requests/s {spacing}")
-                    }
-                    Profile::Bursts { rate, size } => {
-                        let rate = show_rate(*rate);
-                        write!(f, "open loop, {rate} requests/s in bursts of {size}")
-                    }
-                    Profile::Recorded { due_ns } => {
-                        write!(f, "open loop, {} recorded arrivals", due_ns.len())
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// Gathers all faults before it gives up.
@@ -177,23 +129,8 @@ impl Plan {
         let mut faults = Faults::default();
         let sides = sides(flags, &mut faults);
         let duration_ns = duration(flags, &mut faults);
-        let load = load(flags, duration_ns, &mut faults);
-        let fixed_start = matches!(
-            load,
-            Some(LoadPlan::Open {
-                profile: Profile::Ramp { .. } | Profile::Recorded { .. },
-                ..
-            })
-        );
-        let warmup_ns = match faults.option("warmup", flags.warmup.as_ref(), parse_duration_ns) {
-            Some(warmup_ns) if warmup_ns > 0 && fixed_start => {
-                faults.add("--warmup: expected 0s with ramp or --arrivals-file, which begin at their start; leave it out");
-                0
-            }
-            Some(warmup_ns) => warmup_ns.min(DURATION_NS_MAX),
-            None if fixed_start => 0,
-            None => SECOND_NS,
-        };
+        let load = load::load(flags, duration_ns, &mut faults);
+        let warmup_ns = warmup(flags, load.as_ref(), &mut faults);
         let drain_ns = faults.option("drain", flags.drain.as_ref(), parse_duration_ns);
         let objective = faults.take(Objective::parse(&flags.slo)).flatten();
         let open = matches!(load, Some(LoadPlan::Open { .. }));
@@ -336,6 +273,28 @@ fn sides(flags: &Flags, faults: &mut Faults) -> Option<Vec<Side>> {
     sides.collect()
 }
 
+fn warmup(flags: &Flags, load: Option<&LoadPlan>, faults: &mut Faults) -> u64 {
+    let fixed_start = matches!(
+        load,
+        Some(LoadPlan::Open {
+            profile: Profile::Ramp { .. } | Profile::Recorded { .. },
+            ..
+        })
+    );
+    match faults.option("warmup", flags.warmup.as_ref(), parse_duration_ns) {
+        Some(warmup_ns) if warmup_ns > 0 && fixed_start => {
+            faults.add(
+                "--warmup: expected 0s with ramp or --arrivals-file, which begin at their start; \
+                 leave it out",
+            );
+            0
+        }
+        Some(warmup_ns) => warmup_ns.min(DURATION_NS_MAX),
+        None if fixed_start => 0,
+        None => SECOND_NS,
+    }
+}
+
 fn duration(flags: &Flags, faults: &mut Faults) -> u64 {
     let default_seconds = match flags {
         Flags {
@@ -353,83 +312,6 @@ fn duration(flags: &Flags, faults: &mut Faults) -> u64 {
         }
         None => default_seconds * SECOND_NS,
     }
-}
-
-fn load(flags: &Flags, duration_ns: u64, faults: &mut Faults) -> Option<LoadPlan> {
-    let rate = faults.option("rate", flags.rate.as_ref(), parse_rate);
-    let ramp_to = faults.option("ramp-to", flags.ramp_to.as_ref(), parse_rate);
-    let open = flags.rate.is_some() || flags.arrivals_file.is_some() || flags.find_max;
-    if let Some(in_flight) = flags.in_flight
-        && open
-    {
-        faults.add(format!(
-            "--in-flight {in_flight} (closed loop) and --rate or --arrivals-file (open loop) \
-             exclude each other; leave one out"
-        ));
-        return None;
-    }
-    let kind = flags.arrivals.as_deref();
-    if !open {
-        if let Some(kind) = kind {
-            faults.add(format!(
-                "--arrivals {kind}: expected a --rate; add --rate N"
-            ));
-        }
-        let in_flight = flags.in_flight.unwrap_or(1);
-        faults.range("in-flight", Some(in_flight), (1, CONNECTIONS_MAX * 16));
-        return Some(LoadPlan::Closed { in_flight });
-    }
-    if let Some(path) = &flags.arrivals_file {
-        if flags.rate.is_some() || kind.is_some() {
-            faults.add("--arrivals-file says all times itself; leave --rate and --arrivals out");
-        }
-        let due_ns = std::fs::read_to_string(path)
-            .map_err(|error| format!("cannot be read: {error}"))
-            .and_then(|text| parse_recorded(&text))
-            .map_err(|fault| format!("--arrivals-file {}: {fault}", path.display()));
-        let profile = Profile::Recorded {
-            due_ns: faults.take(due_ns)?,
-        };
-        return Some(LoadPlan::Open {
-            profile,
-            spacing: Spacing::Even,
-        });
-    }
-    let rate = rate.or(flags.rate.is_none().then_some(FIND_START_RATE))?;
-    if flags.burst_size.is_some() && kind != Some("bursts") {
-        faults.add("--burst-size goes with --arrivals bursts; add that, or leave it out");
-    }
-    if flags.ramp_to.is_some() && kind != Some("ramp") {
-        faults.add("--ramp-to goes with --arrivals ramp; add that, or leave it out");
-    }
-    let (profile, spacing) = match kind {
-        None | Some("poisson") => (Profile::Steady { rate }, Spacing::Poisson),
-        Some("constant") => (Profile::Steady { rate }, Spacing::Even),
-        Some("bursts") => {
-            let size = flags.burst_size.unwrap_or(10);
-            faults.range("burst-size", Some(size), (1, 1 << 20));
-            (Profile::Bursts { rate, size }, Spacing::Even)
-        }
-        Some("ramp") => {
-            if flags.ramp_to.is_none() {
-                faults.add("--arrivals ramp: expected the last rate; add --ramp-to RATE");
-            }
-            let profile = Profile::Ramp {
-                from: rate,
-                to: ramp_to?,
-                seconds: duration_ns as f64 / SECOND_NS as f64,
-            };
-            (profile, Spacing::Poisson)
-        }
-        Some(other) => {
-            faults.add(format!(
-                "--arrivals: expected poisson, constant, bursts or ramp, got {other:?}; choose one, \
-                 or use --arrivals-file"
-            ));
-            return None;
-        }
-    };
-    Some(LoadPlan::Open { profile, spacing })
 }
 
 #[cfg(test)]
