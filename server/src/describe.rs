@@ -244,10 +244,7 @@ impl ModelStatistics {
         let stats = servable.stats.snapshot();
         let success = stats.outcome(Outcome::Ok);
         let phase = |phase| Duration { count: success, ns: stats.request_ns(phase) };
-        let queue = Duration {
-            count: stats.phase(Phase::Queue).count(),
-            ns: stats.request_ns(Phase::Queue),
-        };
+        let queue = Duration { count: stats.phase(Phase::Queue).count(), ns: stats.request_ns(Phase::Queue) };
         let batch = |(rows, size): (usize, gannet_runtime::metrics::BatchSize)| BatchStatistics {
             batch_size: rows,
             compute_input: Duration { count: size.count, ns: size.assemble_ns },
