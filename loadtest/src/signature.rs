@@ -12,7 +12,7 @@ const ELEMENTS_MAX: usize = 1 << 28;
 
 /// One input.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InputSpec {
+pub(crate) struct InputSpec {
     /// Its name.
     pub name: String,
     /// Its type.
@@ -23,7 +23,7 @@ pub struct InputSpec {
 
 /// The inputs of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signature {
+pub(crate) struct Signature {
     /// In the model's order.
     pub inputs: Vec<InputSpec>,
     /// Triton's `max_batch_size`; 0 when unknown or not batched.
@@ -70,7 +70,7 @@ impl Signature {
 
     /// The shape of each input in a request with `rows` rows. `overrides` are whole shapes by
     /// input name, the rows not included when the input has a batch dimension.
-    pub fn shapes(
+    pub(crate) fn shapes(
         &self,
         rows: usize,
         overrides: &[(String, Vec<usize>)],

@@ -14,7 +14,7 @@ const RANDOM_BYTES_LENGTH: usize = 8;
 /// Data types of the protocol, BF16 included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the protocol's")]
-pub enum DataType {
+pub(crate) enum DataType {
     Bool,
     Uint8,
     Uint16,
@@ -50,7 +50,7 @@ const DATA_TYPES: [(&str, DataType); 14] = [
 
 impl DataType {
     /// The type of a wire name.
-    pub fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         DATA_TYPES
             .iter()
             .find(|(known, _)| *known == name)
@@ -58,7 +58,7 @@ impl DataType {
     }
 
     /// Its wire name.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         DATA_TYPES
             .iter()
             .find(|(_, known)| *known == self)
@@ -66,7 +66,7 @@ impl DataType {
     }
 
     /// Bytes of an element; `None` for BYTES.
-    pub fn element_bytes(self) -> Option<usize> {
+    pub(crate) fn element_bytes(self) -> Option<usize> {
         match self {
             Self::Bool | Self::Uint8 | Self::Int8 => Some(1),
             Self::Uint16 | Self::Int16 | Self::Fp16 | Self::Bf16 => Some(2),
@@ -191,7 +191,7 @@ fn half_bits(value: f32) -> u16 {
 
 /// A tensor with its values: row major, little endian, BYTES with length prefixes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tensor {
+pub(crate) struct Tensor {
     /// The input's name.
     pub name: String,
     /// Its type.
@@ -204,7 +204,7 @@ pub struct Tensor {
 
 impl Tensor {
     /// Seeded random values: reals in [0, 1), integers below 100, 8 letters for BYTES.
-    pub fn random(name: &str, datatype: DataType, shape: &[usize], random: &mut Random) -> Self {
+    pub(crate) fn random(name: &str, datatype: DataType, shape: &[usize], random: &mut Random) -> Self {
         let elements = shape.iter().product();
         let mut data = Vec::new();
         (0..elements).for_each(|_| datatype.put_random(&mut data, random));
