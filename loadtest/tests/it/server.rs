@@ -14,7 +14,7 @@ use gannet_loadtest::report::{Report, RunReport};
 use gannet_loadtest::session::{SessionError, carry_out};
 
 /// Runs the tester with these options.
-pub fn try_run(line: &str) -> Result<Report, SessionError> {
+pub(crate) fn try_run(line: &str) -> Result<Report, SessionError> {
     let words = std::iter::once("gannet-loadtest").chain(line.split_whitespace());
     let flags = CommandLine::try_parse_from(words).unwrap().flags;
     let plan = Plan::new(&flags).unwrap();
@@ -26,13 +26,13 @@ pub fn try_run(line: &str) -> Result<Report, SessionError> {
 }
 
 /// A run without warm-up against `url`.
-pub fn run(url: &str, line: &str) -> RunReport {
+pub(crate) fn run(url: &str, line: &str) -> RunReport {
     let line = format!("--url {url} --model m --warmup 0s --idle sleep {line}");
     try_run(&line).unwrap().run.unwrap()
 }
 
 /// An echo server that ends when dropped.
-pub struct EchoThread {
+pub(crate) struct EchoThread {
     pub http: String,
     pub grpc: String,
     ended: Arc<AtomicBool>,
@@ -40,7 +40,7 @@ pub struct EchoThread {
 }
 
 impl EchoThread {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut echo = Echo::bind(Some(0), Some(0)).unwrap();
         let url =
             |scheme: &str, address: Option<SocketAddr>| format!("{scheme}://{}", address.unwrap());
@@ -67,7 +67,7 @@ impl Drop for EchoThread {
 }
 
 /// A file in the test's own directory.
-pub fn file(name: &str, content: &[u8]) -> String {
+pub(crate) fn file(name: &str, content: &[u8]) -> String {
     let path = format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
     std::fs::write(&path, content).unwrap();
     path
