@@ -2,25 +2,41 @@
 //!
 //! It must not know how batches form or how versions are swapped: it asks the runtime.
 
-pub mod respond;
+pub mod config;
 
-pub mod admission;
+pub mod app;
 
-pub mod ask;
+pub mod backends;
 
-pub mod repository;
+pub mod shutdown;
 
-pub mod state;
+pub mod cli;
 
-pub mod describe;
-
-pub mod golden;
+pub mod net;
 
 pub mod http;
 
 pub mod grpc;
 
-pub mod net;
+pub mod ask;
+
+pub mod respond;
+
+pub mod guard;
+
+pub mod admission;
+
+pub mod state;
+
+pub mod describe;
+
+pub mod repository;
+
+pub mod golden;
+
+pub mod admin;
+
+pub mod exporter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

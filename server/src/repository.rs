@@ -19,7 +19,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use crossbeam::channel::{Sender, bounded};
-use gannet_models::{IngestLimits, ModelName, ModelSettings, Store, Version};
+use gannet_models::{Artifact, IngestLimits, ModelName, ModelSettings, Store, Version};
 use gannet_registry::{FilesystemOptions, FilesystemSource};
 use gannet_runtime::{
     backend::Backend,
@@ -79,6 +79,8 @@ pub struct KnownModel {
     pub settings: Arc<ModelSettings>,
     /// The versions found.
     pub versions: Vec<Version>,
+    /// The files of those that the control plane was told to serve.
+    pub artifacts: BTreeMap<Version, Artifact>,
     /// What is wrong with it.
     pub problems: Vec<String>,
     /// Whether it is to be served.
@@ -113,6 +115,7 @@ enum Request {
     Look { reply: oneshot::Sender<()> },
     Load { model: ModelName, change: LoadOverride, reply: oneshot::Sender<Result<(), Refusal>> },
     Unload { model: ModelName, reply: oneshot::Sender<Result<(), Refusal>> },
+    Select { model: ModelName, version: Version, wanted: bool, reply: oneshot::Sender<Result<(), Refusal>> },
     Stop,
 }
 
@@ -269,6 +272,23 @@ impl Repository {
         self.ask(Request::Unload { model: model.clone(), reply }, done).await?;
         let _ = self.control.settle(model).await;
         Ok(())
+    }
+
+    /// Adds one version to those that are wanted of a model, or takes it out, in [`ControlMode::Explicit`]. Returns
+    /// once the control plane was told; [`Control::settle`] waits for what follows.
+    ///
+    /// # Errors
+    /// A refusal when the mode forbids it, or the repository has no such version.
+    pub async fn select_version(&self, model: ModelName, version: Version, wanted: bool) -> Result<(), Refusal> {
+        self.check_mode()?;
+        let (reply, done) = oneshot::channel();
+        self.ask(Request::Select { model, version, wanted, reply }, done).await
+    }
+
+    /// Who decides what is served.
+    #[must_use]
+    pub fn mode(&self) -> ControlMode {
+        self.mode
     }
 
     /// Ends the thread.

@@ -2,7 +2,7 @@
 //! wanted. Owns all of its state. Must not know protocols.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -55,6 +55,8 @@ pub(super) struct Sync {
 struct Asked {
     settings: Option<Arc<ModelSettings>>,
     versions: Option<Vec<(Version, VersionLocation)>>,
+    /// The versions wanted of those there are; `None`: all.
+    only: Option<BTreeSet<Version>>,
     /// Counts the requests, so that a repeated upload is read again.
     generation: u64,
 }
@@ -107,6 +109,9 @@ impl Sync {
                 Ok(Request::Load { model, change, reply }) => self.load(&model, &change, reply),
                 Ok(Request::Unload { model, reply }) => {
                     let _ = reply.send(self.unload(&model));
+                }
+                Ok(Request::Select { model, version, wanted, reply }) => {
+                    let _ = reply.send(self.select(&model, &version, wanted));
                 }
                 Err(RecvTimeoutError::Timeout) => self.look_and_reconcile(),
             }
@@ -198,7 +203,16 @@ impl Sync {
         asked.or_else(|| self.found.get(model).map(|found| Arc::clone(&found.settings)))
     }
 
+    /// What is wanted of what there is.
     fn candidates(&self, model: &ModelName) -> Vec<Candidate> {
+        let mut candidates = self.available(model);
+        if let Some(only) = self.asked.get(model).and_then(|asked| asked.only.as_ref()) {
+            candidates.retain(|candidate| only.contains(&candidate.version));
+        }
+        candidates
+    }
+
+    fn available(&self, model: &ModelName) -> Vec<Candidate> {
         if let Some(asked) = self.asked.get(model)
             && let Some(versions) = &asked.versions
         {
@@ -320,13 +334,46 @@ impl Sync {
                 return Err(Refusal::invalid(format!("model '{model}': the version policy chooses none of the files")));
             }
         }
-        self.asked.insert(model.clone(), Asked { settings, versions, generation });
+        self.asked.insert(model.clone(), Asked { settings, versions, only: None, generation });
         Ok(())
     }
 
     fn unload(&mut self, model: &ModelName) -> Result<(), Refusal> {
         if self.asked.remove(model).is_none() && !self.found.contains_key(model) {
             return Err(Refusal::new(Kind::Invalid, format!("failed to unload '{model}': unknown model")));
+        }
+        self.reconcile(model);
+        self.publish_inventory();
+        Ok(())
+    }
+
+    /// Adds one version to those that are wanted, or takes it out; without any left the model is not wanted.
+    fn select(&mut self, model: &ModelName, version: &Version, wanted: bool) -> Result<(), Refusal> {
+        self.look();
+        let available: Vec<Version> = self.available(model).into_iter().map(|candidate| candidate.version).collect();
+        if !available.contains(version) {
+            let names: Vec<&str> = available.iter().map(Version::as_str).collect();
+            let names = if names.is_empty() { "none".into() } else { names.join(", ") };
+            return Err(Refusal::new(
+                Kind::NotFound,
+                format!(
+                    "version '{version}' of '{model}' is not among those that the repository and the model's version \
+                     policy offer: {names}; put it there, or widen the policy"
+                ),
+            ));
+        }
+        let mut chosen: BTreeSet<Version> = match self.asked.contains_key(model) {
+            true => self.candidates(model).into_iter().map(|candidate| candidate.version).collect(),
+            false => BTreeSet::new(),
+        };
+        let changed = if wanted { chosen.insert(version.clone()) } else { chosen.remove(version) };
+        if chosen.is_empty() {
+            self.asked.remove(model);
+        } else if changed {
+            self.asked.entry(model.clone()).or_default().only = Some(chosen);
+        }
+        if wanted {
+            self.parts.control.retry(model.clone());
         }
         self.reconcile(model);
         self.publish_inventory();
@@ -340,11 +387,16 @@ impl Sync {
             let refused = refused.map(|((_, version), (_, reason))| format!("version {version}: {reason}"));
             own.iter().cloned().chain(refused).collect()
         };
+        let artifacts = |name: &ModelName| -> BTreeMap<Version, Artifact> {
+            let specs = self.told.get(name).into_iter().flat_map(|told| &told.specs);
+            specs.map(|spec| (spec.version.clone(), spec.artifact.clone())).collect()
+        };
         let mut models: BTreeMap<ModelName, KnownModel> = BTreeMap::new();
         for (name, found) in &self.found {
             let known = KnownModel {
                 settings: Arc::clone(&found.settings),
                 versions: found.versions.iter().map(|v| v.version.clone()).collect(),
+                artifacts: artifacts(name),
                 problems: problems(name, &found.problems),
                 wanted: !explicit || self.asked.contains_key(name),
             };
@@ -354,7 +406,8 @@ impl Sync {
             if let (Some(settings), Some(versions)) = (&asked.settings, &asked.versions) {
                 let versions = versions.iter().map(|(version, _)| version.clone()).collect();
                 let settings = Arc::clone(settings);
-                models.insert(name.clone(), KnownModel { settings, versions, problems: problems(name, &[]), wanted: true });
+                let (problems, artifacts) = (problems(name, &[]), artifacts(name));
+                models.insert(name.clone(), KnownModel { settings, versions, artifacts, problems, wanted: true });
             }
         }
         let inventory = Inventory { models, problems: self.source_problems.clone(), stale: self.stale.clone() };

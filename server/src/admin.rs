@@ -1,0 +1,199 @@
+//! The admin API and the metrics listener, on a thread and a small event loop of their own, so that they answer
+//! when the data plane is saturated. Must not know how requests are served.
+
+pub mod listener;
+
+mod router;
+
+mod config_view;
+mod labels;
+mod models;
+
+pub mod token;
+pub mod view;
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use self::{
+    listener::{Endpoint, refuse},
+    router::{Call, Found},
+    token::TokenFile,
+};
+use crate::{
+    config::Config,
+    exporter::Exporter,
+    guard,
+    respond::{Kind, Refusal},
+    state::State,
+};
+
+/// Bytes of a body; the largest that means anything is a label's version.
+const BODY_BYTES_MAX: usize = 64 << 10;
+/// Time for a body to arrive whole.
+const BODY_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What every admin request needs.
+#[derive(Debug)]
+pub struct Context {
+    /// What is served.
+    pub state: Arc<State>,
+    /// As it is in force.
+    pub config: Arc<Config>,
+    /// Who may call; `None`: anyone who can reach it.
+    pub tokens: Option<TokenFile>,
+    /// The listener's address.
+    pub local: SocketAddr,
+    /// The name it was configured with.
+    pub bind_host: Option<String>,
+}
+
+/// What [`start`] needs.
+#[derive(Debug)]
+pub struct Options {
+    /// The admin API.
+    pub admin: Option<(TcpListener, Arc<Context>)>,
+    /// The metrics.
+    pub metrics: Option<(TcpListener, Arc<Exporter>)>,
+}
+
+/// The running thread.
+#[derive(Debug)]
+pub struct Handle {
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<()>,
+}
+
+/// Starts the thread. The listeners must not block.
+///
+/// # Errors
+/// When the system gives no thread or event loop, or does not take a listener.
+pub fn start(options: Options) -> io::Result<Handle> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (stop, stopped) = watch::channel(false);
+    let Options { admin, metrics } = options;
+    let (admin, metrics) = {
+        let _entered = runtime.enter();
+        let take = tokio::net::TcpListener::from_std;
+        let admin = admin
+            .map(|(listener, context)| take(listener).map(|listener| (listener, context)))
+            .transpose()?;
+        let metrics = metrics
+            .map(|(listener, exporter)| take(listener).map(|listener| (listener, exporter)))
+            .transpose()?;
+        (admin, metrics)
+    };
+    let run = move || {
+        runtime.block_on(async {
+            let serve_admin = async {
+                if let Some((listener, context)) = admin {
+                    listener::serve(listener, context, stopped.clone()).await;
+                }
+            };
+            let serve_metrics = async {
+                if let Some((listener, exporter)) = metrics {
+                    listener::serve(listener, exporter, stopped.clone()).await;
+                }
+            };
+            tokio::join!(serve_admin, serve_metrics);
+        });
+    };
+    let thread = std::thread::Builder::new().name("gannet-admin".into()).spawn(run)?;
+    Ok(Handle { stop, thread })
+}
+
+impl Handle {
+    /// Stops accepting, lets what is under way end, and ends the thread.
+    pub fn close(self) {
+        let _ = self.stop.send(true);
+        let _ = self.thread.join();
+    }
+}
+
+impl Endpoint for Context {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        match respond(self, request).await {
+            Ok(body) => json(&body),
+            Err(Denied { refusal, allow }) => {
+                let mut response = refuse(&refusal);
+                if let Some(allow) = allow.and_then(|allow| HeaderValue::from_str(&allow).ok()) {
+                    response.headers_mut().insert(header::ALLOW, allow);
+                }
+                response
+            }
+        }
+    }
+}
+
+/// A refusal, with the methods that would do.
+struct Denied {
+    refusal: Refusal,
+    allow: Option<String>,
+}
+
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, allow: None }
+    }
+}
+
+async fn respond(context: Arc<Context>, request: Request<Incoming>) -> Result<Value, Denied> {
+    let text = |name| request.headers().get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?"));
+    let local = guard::Local { address: context.local, bind_host: context.bind_host.as_deref() };
+    guard::check(text(header::HOST), text(header::ORIGIN), local)?;
+    if let Some(tokens) = &context.tokens {
+        tokens.check(text(header::AUTHORIZATION))?;
+    }
+    match router::find(request.method(), request.uri().path()) {
+        Found::Route { run, parameters } => {
+            let body = read(request.into_body()).await?;
+            Ok(run(Call { context, parameters, body }).await?)
+        }
+        Found::OtherMethods(methods) => {
+            let message = format!("{} is not allowed here; use {methods}", request.method());
+            Err(Denied { refusal: Refusal::new(Kind::MethodNotAllowed, message), allow: Some(methods) })
+        }
+        Found::Nothing => {
+            let path = request.uri().path();
+            let message = format!("there is no {path:?}; GET /admin/v1/openapi.json lists what there is");
+            Err(Refusal::new(Kind::NotFound, message).into())
+        }
+    }
+}
+
+async fn read(body: Incoming) -> Result<Bytes, Refusal> {
+    let whole = tokio::time::timeout(BODY_TIME_MAX, Limited::new(body, BODY_BYTES_MAX).collect()).await;
+    match whole {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Refusal::new(
+            Kind::TooLarge,
+            format!("the body has more than {BODY_BYTES_MAX} bytes; send less"),
+        )),
+        Ok(Err(error)) => Err(Refusal::invalid(format!("the body could not be read: {error}"))),
+        Err(_) => {
+            Err(Refusal::new(Kind::SlowSender, "the body took more than 10 s to arrive; send it faster"))
+        }
+    }
+}
+
+fn json(body: &Value) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body.to_string()));
+    *response.status_mut() = StatusCode::OK;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! Accepts connections of a listener that few call, and hands their requests to an endpoint. Must not know any path.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+
+use crate::respond::{Kind, Refusal};
+
+/// Connections of one listener; further ones wait to be accepted.
+const CONNECTIONS_MAX: usize = 256;
+/// Time for a request's head to arrive, and for an idle connection to stay.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
+/// Pause after a failure to accept, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time for requests under way when the listener closes.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Answers requests.
+pub trait Endpoint: Send + Sync + 'static {
+    /// Answers one request, whatever it is.
+    fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+}
+
+/// Serves until told to stop, then lets requests under way end.
+pub(crate) async fn serve<E: Endpoint>(
+    listener: TcpListener,
+    endpoint: Arc<E>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        tokio::select! {
+            () = stopped(&mut stop) => break,
+            _ = connections.join_next(), if connections.len() >= CONNECTIONS_MAX => {}
+            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, Arc::clone(&endpoint), stop.clone()));
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    let all = async { while connections.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(CLOSE_TIME_MAX, all).await;
+}
+
+async fn connection<E: Endpoint>(
+    stream: tokio::net::TcpStream,
+    endpoint: Arc<E>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| {
+        let endpoint = Arc::clone(&endpoint);
+        async move { Ok::<_, std::convert::Infallible>(endpoint.answer(request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = stopped(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Ends when the listener is to stop. Gives the lock of the value back at once.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// A refusal as an answer: `{"error": "..."}` and what its kind says.
+pub(crate) fn refuse(refusal: &Refusal) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(json!({ "error": refusal.message }).to_string()));
+    *response.status_mut() = refusal.kind.status();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(ms) = refusal.retry_after_ms {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));
+    }
+    if refusal.kind == Kind::Unauthenticated {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}

@@ -1,0 +1,160 @@
+//! The table of the admin API: one line for each method and path. Must not know what any of them does.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use http::Method;
+use serde_json::Value;
+
+use super::{Context, config_view, labels, models};
+use crate::respond::Refusal;
+
+/// One call of a route.
+pub(super) struct Call {
+    pub(super) context: Arc<Context>,
+    /// The path's variable segments, in its order, decoded.
+    pub(super) parameters: Vec<String>,
+    pub(super) body: Bytes,
+}
+
+pub(super) type Answer = Result<Value, Refusal>;
+pub(super) type Run = fn(Call) -> Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// One line of the table.
+pub(super) struct Route {
+    pub(super) method: Method,
+    /// With `{name}` for a variable segment.
+    pub(super) path: &'static str,
+    run: Run,
+}
+
+const fn route(method: Method, path: &'static str, run: Run) -> Route {
+    Route { method, path, run }
+}
+
+pub(super) const ROUTES: &[Route] = &[
+    route(Method::GET, "/admin/v1/models", |call| Box::pin(models::list(call))),
+    route(Method::GET, "/admin/v1/models/{model}", |call| Box::pin(models::one(call))),
+    route(Method::GET, "/admin/v1/models/{model}/versions/{version}", |call| Box::pin(models::version(call))),
+    route(Method::POST, "/admin/v1/models/{model}/versions/{version}/load", |call| {
+        Box::pin(models::load(call))
+    }),
+    route(Method::POST, "/admin/v1/models/{model}/versions/{version}/unload", |call| {
+        Box::pin(models::unload(call))
+    }),
+    route(Method::POST, "/admin/v1/models/{model}/versions/{version}/reload", |call| {
+        Box::pin(models::reload(call))
+    }),
+    route(Method::PUT, "/admin/v1/models/{model}/labels/{label}", |call| Box::pin(labels::put(call))),
+    route(Method::DELETE, "/admin/v1/models/{model}/labels/{label}", |call| Box::pin(labels::delete(call))),
+    route(Method::GET, "/admin/v1/config", |call| Box::pin(config_view::get(call))),
+    route(Method::GET, "/admin/v1/openapi.json", |_| Box::pin(async { openapi() })),
+];
+
+/// The description of everything above.
+pub(super) const OPENAPI: &str = include_str!("openapi.json");
+
+fn openapi() -> Answer {
+    serde_json::from_str(OPENAPI).map_err(|error| {
+        Refusal::new(crate::respond::Kind::Internal, format!("the description is no JSON: {error}"))
+    })
+}
+
+/// What the table says of a request.
+pub(super) enum Found {
+    Route {
+        run: Run,
+        parameters: Vec<String>,
+    },
+    /// The path is known with these methods, separated by commas.
+    OtherMethods(String),
+    Nothing,
+}
+
+pub(super) fn find(method: &Method, path: &str) -> Found {
+    let mut others = Vec::new();
+    for route in ROUTES {
+        let Some(parameters) = match_path(route.path, path) else { continue };
+        if route.method == *method {
+            return Found::Route { run: route.run, parameters };
+        }
+        others.push(route.method.as_str());
+    }
+    if others.is_empty() { Found::Nothing } else { Found::OtherMethods(others.join(", ")) }
+}
+
+/// The variable segments of `path`, decoded, if it has the pattern's form.
+fn match_path(pattern: &str, path: &str) -> Option<Vec<String>> {
+    let mut parameters = Vec::new();
+    let (mut expected, mut given) = (pattern.split('/'), path.split('/'));
+    loop {
+        match (expected.next(), given.next()) {
+            (None, None) => return Some(parameters),
+            (Some(name), Some(segment)) if name.starts_with('{') => parameters.push(decode(segment)?),
+            (Some(fixed), Some(segment)) if fixed == segment => {}
+            _ => return None,
+        }
+    }
+}
+
+/// A segment with its `%xx` undone; `None` when it is empty or wrong.
+fn decode(segment: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        let mut byte = *first;
+        if byte == b'%' {
+            let [high, low, tail @ ..] = rest else { return None };
+            rest = tail;
+            let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+            byte = digit(*high)? << 4 | digit(*low)?;
+        }
+        bytes.push(byte);
+    }
+    String::from_utf8(bytes).ok().filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_find_their_routes() {
+        let check = |method: Method, path: &str, expected: &str| {
+            let got = match find(&method, path) {
+                Found::Route { parameters, .. } => format!("route {}", parameters.join("|")),
+                Found::OtherMethods(methods) => format!("use {methods}"),
+                Found::Nothing => "nothing".into(),
+            };
+            assert_eq!(got, expected, "{method} {path}");
+        };
+        check(Method::GET, "/admin/v1/models", "route ");
+        check(Method::GET, "/admin/v1/models/iris", "route iris");
+        check(Method::GET, "/admin/v1/models/a%20b%2Fc/versions/2", "route a b/c|2");
+        check(Method::POST, "/admin/v1/models/iris/versions/2/load", "route iris|2");
+        check(Method::DELETE, "/admin/v1/models/iris/labels/stable", "route iris|stable");
+        check(Method::POST, "/admin/v1/models", "use GET");
+        check(Method::GET, "/admin/v1/models/iris/labels/stable", "use PUT, DELETE");
+        check(Method::GET, "/admin/v1/models/", "nothing");
+        check(Method::GET, "/admin/v1/models/%zz", "nothing");
+        check(Method::GET, "/admin/v1/models/%f", "nothing");
+        check(Method::GET, "/admin/v1/models/%ff", "nothing");
+        check(Method::GET, "/", "nothing");
+    }
+
+    #[test]
+    fn the_table_and_the_description_name_the_same_routes() {
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        let mut described = Vec::new();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            let methods = methods.as_object().unwrap().keys().filter(|key| *key != "parameters");
+            described.extend(methods.map(|method| format!("{} {path}", method.to_uppercase())));
+        }
+        let mut routed: Vec<String> =
+            ROUTES.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
+        described.sort();
+        routed.sort();
+        assert_eq!(described, routed);
+    }
+}

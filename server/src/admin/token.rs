@@ -1,0 +1,114 @@
+//! Bearer tokens out of a file that is read again when it changes. Must not know what they open.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use gannet_models::scan::Stamp;
+
+use crate::respond::{Kind, Refusal};
+
+/// Bytes of a token file.
+const FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// A file of tokens, one a line; empty lines and lines that begin with `#` do not count.
+#[derive(Debug)]
+pub struct TokenFile {
+    path: PathBuf,
+    read: Mutex<Option<(Stamp, Vec<String>)>>,
+}
+
+impl TokenFile {
+    /// Tokens of that file, which is read at the first check.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, read: Mutex::default() }
+    }
+
+    /// Whether an `Authorization` header holds one of the tokens. One look at a local file a call: the admin thread
+    /// alone waits for it.
+    ///
+    /// # Errors
+    /// [`Kind::Unauthenticated`], also while the file cannot be read.
+    pub fn check(&self, authorization: Option<&str>) -> Result<(), Refusal> {
+        let refuse = |message: &'static str| Refusal::new(Kind::Unauthenticated, message);
+        let Some(given) = authorization.and_then(bearer) else {
+            return Err(refuse("this server wants a token; send the header 'Authorization: Bearer <token>'"));
+        };
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = self.refresh(&mut read) {
+            tracing::error!(path = %self.path.display(), %error, "the token file cannot be read; every admin request is refused");
+            return Err(refuse("the server cannot read its token file; its log says why"));
+        }
+        let tokens = read.as_ref().map(|(_, tokens)| &tokens[..]).unwrap_or_default();
+        // all are compared, so that the time tells nothing about which one fits
+        let matches =
+            tokens.iter().fold(false, |found, token| found | same(token.as_bytes(), given.as_bytes()));
+        if matches { Ok(()) } else { Err(refuse("the token is not one that this server knows")) }
+    }
+
+    fn refresh(&self, read: &mut Option<(Stamp, Vec<String>)>) -> io::Result<()> {
+        let stamp = Stamp::from(&fs::metadata(&self.path)?);
+        if read.as_ref().is_none_or(|(known, _)| *known != stamp) {
+            *read = Some((stamp, read_tokens(&self.path)?));
+        }
+        Ok(())
+    }
+}
+
+/// The tokens of a file.
+///
+/// # Errors
+/// When it cannot be read, is too large, or holds none.
+pub fn read_tokens(path: &Path) -> io::Result<Vec<String>> {
+    let other = |message: String| io::Error::other(message);
+    let size = fs::metadata(path)?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(other(format!("it has {size} bytes, at most {FILE_BYTES_MAX} are read")));
+    }
+    let text = fs::read_to_string(path)?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let tokens: Vec<String> = lines.map(str::to_owned).collect();
+    if tokens.is_empty() { Err(other("it holds no token; write one a line".into())) } else { Ok(tokens) }
+}
+
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Compares in a time that depends on the lengths alone.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let difference = a.iter().zip(b).fold(0, |difference, (a, b)| std::hint::black_box(difference | (a ^ b)));
+    a.len() == b.len() && difference == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_checked_and_read_again() {
+        let path = std::env::temp_dir().join(format!("gannet-tokens-{}", std::process::id()));
+        fs::write(&path, "# old\nsecret-1\n\n secret-22 \n").unwrap();
+        let tokens = TokenFile::new(path.clone());
+        let check = |header: Option<&str>, expected: bool| {
+            assert_eq!(tokens.check(header).is_ok(), expected, "{header:?}");
+        };
+        check(Some("Bearer secret-1"), true);
+        check(Some("bearer secret-22"), true);
+        for bad in
+            ["Bearer secret-2", "Bearer secret-222", "Bearer ", "Bearer # old", "Basic secret-1", "secret-1"]
+        {
+            check(Some(bad), false);
+        }
+        check(None, false);
+        fs::write(&path, "another\n").unwrap();
+        check(Some("Bearer secret-1"), false);
+        check(Some("Bearer another"), true);
+        fs::remove_file(&path).unwrap();
+        check(Some("Bearer another"), false);
+    }
+}

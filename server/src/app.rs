@@ -1,0 +1,346 @@
+//! The running server: puts its parts together at the start, and takes them apart in the order that loses no
+//! request. Must not know any protocol, flag or signal.
+
+use std::{
+    fmt,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use crossbeam::channel::{after, bounded};
+use gannet_runtime::{
+    Time, clock,
+    control::{
+        lifecycle::LifecycleLimits,
+        manager::{Control, ControlConfig},
+    },
+};
+
+use crate::{
+    admin::{self, token::TokenFile},
+    admission::Admission,
+    backends,
+    config::{Config, RepositoryApi, address::Address},
+    exporter::{self, Exporter},
+    golden::GoldenReader,
+    net,
+    repository::{ControlMode, Repository, RepositoryOptions},
+    state::{RepositoryAccess, State},
+};
+
+/// Connections that the system keeps until they are accepted.
+const BACKLOG: i32 = 1024;
+
+/// Sockets that listen already; a port of 0 has become a real one.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// Inference over HTTP.
+    pub http: Option<TcpListener>,
+    /// Inference over gRPC.
+    pub grpc: Option<TcpListener>,
+    /// Prometheus.
+    pub metrics: Option<TcpListener>,
+    /// The admin API.
+    pub admin: Option<TcpListener>,
+}
+
+/// Where the server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Addresses {
+    /// Inference over HTTP.
+    pub http: Option<SocketAddr>,
+    /// Inference over gRPC.
+    pub grpc: Option<SocketAddr>,
+    /// Prometheus.
+    pub metrics: Option<SocketAddr>,
+    /// The admin API.
+    pub admin: Option<SocketAddr>,
+}
+
+/// The running server. Dropping it stops everything without waiting; [`App::drain`] is the polite way.
+pub struct App {
+    state: Arc<State>,
+    config: Arc<Config>,
+    addresses: Addresses,
+    data: Option<net::Handle>,
+    admin: Option<admin::Handle>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+impl Listeners {
+    /// Binds what the configuration names.
+    ///
+    /// # Errors
+    /// A line for every address that cannot be had.
+    pub fn bind(config: &Config) -> anyhow::Result<Self> {
+        let mut faults = Vec::new();
+        let mut take = |key: &str, address: &Option<Address>| {
+            let address = address.as_ref()?;
+            bind(address).map_err(|error| faults.push(refused(key, config.source(key), address, &error))).ok()
+        };
+        let listen = &config.listen;
+        let listeners = Self {
+            http: take("listen.http", &listen.http),
+            grpc: take("listen.grpc", &listen.grpc),
+            metrics: take("listen.metrics", &listen.metrics),
+            admin: take("listen.admin", &listen.admin),
+        };
+        if faults.is_empty() { Ok(listeners) } else { Err(anyhow::anyhow!(faults.join("\n"))) }
+    }
+
+    /// The addresses that the system gave.
+    ///
+    /// # Errors
+    /// When a socket is no longer one.
+    pub fn addresses(&self) -> std::io::Result<Addresses> {
+        let local =
+            |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
+        Ok(Addresses {
+            http: local(&self.http)?,
+            grpc: local(&self.grpc)?,
+            metrics: local(&self.metrics)?,
+            admin: local(&self.admin)?,
+        })
+    }
+}
+
+fn bind(address: &Address) -> std::io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let mut last = std::io::Error::other("the name stands for no address");
+    for address in address.resolve()? {
+        let open = || {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+            // a restart need not wait for connections that are still closing; two servers still exclude each other
+            socket.set_reuse_address(true)?;
+            socket.set_nonblocking(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(BACKLOG)?;
+            Ok(socket.into())
+        };
+        match open() {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn refused(key: &str, source: &str, address: &Address, error: &std::io::Error) -> String {
+    let advice = match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "stop the process that listens there, choose another port, or write \"off\""
+        }
+        std::io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose a higher one",
+        _ => "choose an address of this machine",
+    };
+    format!("{key} ({source}): cannot listen on {address}: {error}; {advice}")
+}
+
+impl App {
+    /// Starts everything; models are loaded in the background, and [`State::is_ready`] tells when they are.
+    ///
+    /// # Errors
+    /// A [`gannet_runtime::backend::BackendError`] when an engine is missing; other errors say what failed.
+    pub fn start(config: Config, listeners: Listeners) -> anyhow::Result<Self> {
+        let config = Arc::new(config);
+        let addresses = listeners.addresses().context("a listener has no address")?;
+        // before any loader thread exists: the engine's pool inherits the priority of this thread
+        let backends = backends::start(&config.runtime)?;
+        let recorder = exporter::recorder(&backends.build);
+        let limits = LifecycleLimits {
+            policy: config.runtime.swap_policy,
+            memory_bytes_max: config.memory_bytes_max,
+            loads_max: config.runtime.loader_threads,
+        };
+        let (control, manager) = Control::start(ControlConfig {
+            limits,
+            backends: backends.all.clone(),
+            qualify: Arc::new(GoldenReader),
+            loader_nice: config.runtime.loader_nice,
+        })
+        .context("the control plane did not start")?;
+        let started = start_rest(&config, listeners, addresses, &backends, control.clone(), recorder);
+        let (state, data, admin, sync) = started.inspect_err(|_| control.stop())?;
+        let threads = vec![sync, manager];
+        Ok(Self { state, config, addresses, data: Some(data), admin: Some(admin), threads })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// What endpoints share.
+    #[must_use]
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// As it was started.
+    #[must_use]
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// Ends everything: not ready at once; after `lame_duck` no new connections; `grace` for what is under way and
+    /// for models to be destroyed. Blocks for as long. Whether everything had ended by then.
+    #[must_use = "tells whether requests were lost"]
+    pub fn drain(mut self, lame_duck: Duration, grace: Duration) -> bool {
+        self.state.admission.drain();
+        // what balances the load needs time to see it, and sends requests until then
+        let _ = after(lame_duck).recv();
+        let until = clock::now() + grace;
+        let mut finished = true;
+        if let Some(data) = self.data.take() {
+            data.close();
+            finished &= data.join(until - clock::now());
+        }
+        self.state.repository.stop();
+        self.state.control.stop();
+        finished &= join_all(std::mem::take(&mut self.threads), until);
+        if let Some(admin) = self.admin.take() {
+            admin.close();
+        }
+        finished
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.state.admission.drain();
+        if let Some(data) = self.data.take() {
+            data.close();
+        }
+        if !self.threads.is_empty() {
+            self.state.repository.stop();
+            self.state.control.stop();
+        }
+        if let Some(admin) = self.admin.take() {
+            admin.close();
+        }
+    }
+}
+
+type Rest = (Arc<State>, net::Handle, admin::Handle, JoinHandle<()>);
+
+/// Everything that needs the control plane.
+fn start_rest(
+    config: &Arc<Config>,
+    listeners: Listeners,
+    addresses: Addresses,
+    backends: &backends::Backends,
+    control: Control,
+    recorder: &'static metrics_exporter_prometheus::PrometheusHandle,
+) -> anyhow::Result<Rest> {
+    let repository = &config.repository;
+    let options = RepositoryOptions {
+        paths: repository.paths.clone(),
+        state_dir: config.state_dir.clone(),
+        mode: repository.mode,
+        load_models: repository.load_models.clone(),
+        scan: repository.scan,
+        settle: repository.settle,
+        ingest: repository.ingest,
+    };
+    let (repository, sync) =
+        Repository::start(options, backends.all.clone(), control.clone()).map_err(anyhow::Error::msg)?;
+    let data_ports: Vec<SocketAddr> = addresses.http.into_iter().chain(addresses.grpc).collect();
+    let state = Arc::new(State {
+        control,
+        repository,
+        admission: Admission::new(config.inflight_bytes_max),
+        limits: config.limits,
+        repository_access: repository_access(config.repository.mode, config.repository.api, &data_ports),
+    });
+    let Listeners { http, grpc, metrics, admin } = listeners;
+    let bind_host = |address: &Option<Address>| address.as_ref().map(|address| address.host.clone());
+    let context = admin.zip(addresses.admin).map(|(listener, local)| {
+        let context = admin::Context {
+            state: Arc::clone(&state),
+            config: Arc::clone(config),
+            tokens: config.admin_token_file.clone().map(TokenFile::new),
+            local,
+            bind_host: bind_host(&config.listen.admin),
+        };
+        (listener, Arc::new(context))
+    });
+    let exporter = metrics.zip(addresses.metrics).map(|(listener, local)| {
+        let bind_host = bind_host(&config.listen.metrics);
+        (listener, Arc::new(Exporter { state: Arc::clone(&state), recorder, local, bind_host }))
+    });
+    let start = || {
+        let options = admin::Options { admin: context, metrics: exporter };
+        let admin = admin::start(options).context("the admin thread did not start")?;
+        let options =
+            net::Options { http, grpc, threads: config.runtime.io_threads, state: Arc::clone(&state) };
+        let data = net::start(options).context("the data plane did not start")?;
+        Ok((admin, data))
+    };
+    match start() {
+        Ok((admin, data)) => Ok((state, data, admin, sync)),
+        Err(error) => {
+            state.repository.stop();
+            Err(error)
+        }
+    }
+}
+
+/// What the data ports let a caller do: never more than the index unless the calls decide what is served, and then
+/// only when none but this machine can call, or when the operator says so.
+#[must_use]
+pub fn repository_access(
+    mode: ControlMode,
+    api: RepositoryApi,
+    data_ports: &[SocketAddr],
+) -> RepositoryAccess {
+    let allowed = match api {
+        RepositoryApi::Index => false,
+        RepositoryApi::Full => true,
+        RepositoryApi::Auto => data_ports.iter().all(|address| address.ip().is_loopback()),
+    };
+    if mode == ControlMode::Explicit && allowed { RepositoryAccess::Full } else { RepositoryAccess::Index }
+}
+
+/// Whether all ended in time. Those that did not are left behind.
+fn join_all(threads: Vec<JoinHandle<()>>, until: Time) -> bool {
+    let (done, ended) = bounded(1);
+    let join = move || {
+        let all = threads.into_iter().fold(true, |all, thread| thread.join().is_ok() && all);
+        let _ = done.send(all);
+    };
+    if std::thread::Builder::new().name("gannet-join".into()).spawn(join).is_err() {
+        return false;
+    }
+    ended.recv_timeout(until - clock::now()).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_data_ports_may_load_only_when_nobody_else_can_call() {
+        let check = |mode, api, ports: &[&str], expected| {
+            let ports: Vec<SocketAddr> = ports.iter().map(|port| port.parse().unwrap()).collect();
+            assert_eq!(repository_access(mode, api, &ports), expected, "{mode:?} {api:?} {ports:?}");
+        };
+        use RepositoryAccess::{Full, Index};
+        let (local, open) = (["127.0.0.1:1", "[::1]:2"], ["127.0.0.1:1", "0.0.0.0:2"]);
+        check(ControlMode::Explicit, RepositoryApi::Auto, &local, Full);
+        check(ControlMode::Explicit, RepositoryApi::Auto, &open, Index);
+        check(ControlMode::Explicit, RepositoryApi::Full, &open, Full);
+        check(ControlMode::Explicit, RepositoryApi::Index, &local, Index);
+        check(ControlMode::Poll, RepositoryApi::Full, &local, Index);
+        check(ControlMode::None, RepositoryApi::Full, &local, Index);
+    }
+}

@@ -1,0 +1,188 @@
+//! The command line: what can be asked of the `gannet` command, in words that teach. Must not know how any of it
+//! is done.
+
+mod banner;
+mod check;
+mod client;
+mod models;
+mod serve;
+mod table;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+/// A command that ended well.
+const EXIT_OK: u8 = 0;
+/// A model that was refused, or a server that failed.
+const EXIT_REFUSED: u8 = 1;
+/// `EX_USAGE` of sysexits: the configuration or the command line is wrong.
+const EXIT_USAGE: u8 = 64;
+/// `EX_UNAVAILABLE`: a part that is needed is missing, such as ONNX Runtime or the server that was asked.
+const EXIT_UNAVAILABLE: u8 = 69;
+
+/// Serves machine learning models over HTTP and gRPC.
+#[derive(Debug, Parser)]
+#[command(name = "gannet", version, args_conflicts_with_subcommands = true, after_long_help = EXAMPLES, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve models (what happens without a command)
+    #[command(after_long_help = EXAMPLES)]
+    Serve(ServeArgs),
+    /// Load models once, run their golden requests, and say how they would be served
+    #[command(after_long_help = CHECK_EXAMPLES)]
+    Check(CheckArgs),
+    /// Ask a running server for its models, their states and reasons
+    #[command(after_long_help = MODELS_EXAMPLES)]
+    Models(ModelsArgs),
+}
+
+/// What `serve` takes. Values are checked with those of the file and the environment, so they are texts here.
+#[derive(Debug, Args, Default)]
+struct ServeArgs {
+    /// A model repository (<model>/<version>/model.onnx), one model's folder, or a model file; may be repeated
+    #[arg(value_name = "PATH")]
+    paths: Vec<String>,
+    /// The same as PATH; may be repeated [default: models/zoo]
+    #[arg(long, value_name = "PATH")]
+    repository: Vec<String>,
+    /// The configuration file [default: gannet.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<String>,
+    /// Who decides what is served: poll (the folders, which are watched), explicit (load calls), none (the first look)
+    #[arg(long, value_name = "MODE")]
+    model_control: Option<String>,
+    /// With explicit: a model to load at the start; may be repeated [default: all]
+    #[arg(long, value_name = "NAME")]
+    load_model: Vec<String>,
+    /// What the data ports may do with explicit: index, or full (load and unload) [default: full on loopback]
+    #[arg(long, value_name = "ACCESS")]
+    repository_api: Option<String>,
+    /// Inference over HTTP [default: 127.0.0.1:8000]; "off" for none, as with the three below
+    #[arg(long, value_name = "HOST:PORT")]
+    http: Option<String>,
+    /// Inference over gRPC [default: 127.0.0.1:8001]
+    #[arg(long, value_name = "HOST:PORT")]
+    grpc: Option<String>,
+    /// Metrics for Prometheus [default: 127.0.0.1:8002]
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics: Option<String>,
+    /// The admin API [default: 127.0.0.1:8003]
+    #[arg(long, value_name = "HOST:PORT")]
+    admin: Option<String>,
+    /// A file of bearer tokens, one a line, of which the admin API wants one; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<String>,
+    /// The folder for everything that is written [default: $XDG_STATE_HOME/gannet or ~/.local/state/gannet]
+    #[arg(long, value_name = "DIR")]
+    state: Option<String>,
+    /// Sets any key of the configuration file, such as limits.body_bytes_max=128MiB; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// A model repository, one model's folder, or a model file
+    #[arg(value_name = "PATH")]
+    path: std::path::PathBuf,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ModelsArgs {
+    /// Where the server's admin API is
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8003")]
+    admin: String,
+    /// A file whose first token is sent, for servers that want one
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<std::path::PathBuf>,
+    /// Print the server's JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  gannet                                  serve the models that come with Gannet
+  gannet model.onnx                       serve one file; batching is inferred from it
+  gannet models/ more-models/             serve two repositories, and follow what changes in them
+  gannet check models/                    what would be served, without serving
+  gannet models                           what a running server serves, and why not
+  gannet --http 0.0.0.0:8000 models/      answer other machines too
+  gannet --model-control explicit --load-model iris models/
+                                          load and unload by calls
+
+  curl http://127.0.0.1:8000/v2/models/iris/infer -d \\
+    '{\"inputs\":[{\"name\":\"input\",\"shape\":[1,4],\"datatype\":\"FP32\",\"data\":[5.1,2.5,3.0,1.1]}]}'
+
+Configuration:
+  Every key can be set by a flag, in gannet.toml, or in the environment; the first of these that names it decides.
+  listen.http is --http HOST:PORT or --set listen.http=HOST:PORT, [listen] http = \"HOST:PORT\" in the file, and
+  GANNET_LISTEN_HTTP in the environment. GET /admin/v1/config on the admin port shows every key, its value and
+  where that came from.
+
+A folder that is called like a command is written ./models. The library of ONNX Runtime is the one of the build, or
+the one that ORT_DYLIB_PATH names.
+
+Exit codes: 0 ended well, 1 failed or refused, 64 wrong configuration, 69 something needed is missing.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  gannet check model.onnx                 one file
+  gannet check models/zoo --json          a repository, for a script
+
+Exit codes: 0 everything would be served, 1 something was refused, 69 ONNX Runtime is missing.";
+
+const MODELS_EXAMPLES: &str = "\
+Examples:
+  gannet models                           the server on this machine
+  gannet models --admin http://10.0.0.7:8003 --admin-token-file token
+
+Exit codes: 0 the server answered, 1 it refused, 69 it cannot be reached.";
+
+/// Runs the command; the exit code is its answer.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { EXIT_USAGE } else { EXIT_OK }.into();
+        }
+    };
+    let code = match cli.command {
+        None => serve::run(&cli.serve),
+        Some(Command::Serve(args)) => serve::run(&args),
+        Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Models(args)) => models::run(&args),
+    };
+    code.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        let parse = |arguments: &[&str]| Cli::try_parse_from(arguments).unwrap();
+        assert!(parse(&["gannet"]).command.is_none());
+        assert_eq!(parse(&["gannet", "a", "b"]).serve.paths, ["a", "b"]);
+        assert!(matches!(parse(&["gannet", "serve", "a"]).command, Some(Command::Serve(_))));
+        assert!(matches!(parse(&["gannet", "check", "a", "--json"]).command, Some(Command::Check(_))));
+        assert!(matches!(parse(&["gannet", "models"]).command, Some(Command::Models(_))));
+        assert_eq!(parse(&["gannet", "./models"]).serve.paths, ["./models"]);
+    }
+}

@@ -1,0 +1,223 @@
+//! Puts the sources together. Pure: files and the environment were read before. Must not know what any key means,
+//! but for the few rules between keys at the end.
+
+use std::path::PathBuf;
+
+use super::{Config, Effective, Fault, Faults, Given, Key, address::Address, key::keys, toml_file};
+use crate::repository::ControlMode;
+
+/// Everything that says something, already read.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// (the flag as written, key, value); these win.
+    pub flags: Vec<(&'static str, &'static str, Given)>,
+    /// `--set` texts, `key=value`.
+    pub settings: Vec<String>,
+    /// `gannet.toml`.
+    pub file: Option<FileText>,
+    /// The environment's variables.
+    pub environment: Vec<(String, String)>,
+}
+
+/// A file that was read.
+#[derive(Debug, Clone, Default)]
+pub struct FileText {
+    /// For messages.
+    pub path: String,
+    /// Its content.
+    pub text: String,
+}
+
+/// One value of one key, and who gave it.
+struct Setting {
+    source: String,
+    key: &'static Key,
+    given: Given,
+}
+
+/// Variables with our prefix that are no keys, but mean something.
+const OTHER_VARIABLES: [&str; 1] = ["GANNET_CONFIG"];
+
+/// The configuration that the sources make together.
+///
+/// # Errors
+/// Every fault of every source, those that a stronger source would hide included.
+pub fn compose(sources: &Sources) -> Result<Config, Faults> {
+    let mut faults = Vec::new();
+    let mut config = Config::new(default_state_dir(&sources.environment).unwrap_or_default());
+    config.runtime.ort_dylib = variable(&sources.environment, "ORT_DYLIB_PATH").map(PathBuf::from);
+    let mut settings = from_environment(sources, &mut faults);
+    settings.extend(from_file(sources, &mut faults));
+    settings.extend(from_settings(sources, &mut faults));
+    settings.extend(from_flags(sources));
+    let mut origin: Vec<String> = keys().iter().map(|_| "default".to_owned()).collect();
+    // weakest first, so that the strongest has the last word
+    for Setting { source, key, given } in settings {
+        if (key.set)(&mut config, &given).is_none() {
+            faults.push(Fault::new(&source, key.name, key.expected, given.to_string()));
+            continue;
+        }
+        if let Some(index) = keys().iter().position(|other| other.name == key.name) {
+            origin[index] = source;
+        }
+    }
+    let effective = keys().iter().zip(origin);
+    config.effective = effective
+        .map(|(key, source)| Effective { key: key.name, value: (key.show)(&config), source })
+        .collect();
+    check_together(&config, &mut faults);
+    if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
+}
+
+fn from_environment(sources: &Sources, faults: &mut Vec<Fault>) -> Vec<Setting> {
+    let mut settings = Vec::new();
+    for (name, value) in &sources.environment {
+        let Some(rest) = name.strip_prefix("GANNET_") else { continue };
+        if let Some(key) = keys().iter().find(|key| key.variable() == *name) {
+            settings.push(Setting { source: name.clone(), key, given: Given::Text(value.clone()) });
+            continue;
+        }
+        // others are let be: orchestrators put GANNET_SERVICE_HOST and the like into every process
+        let ours = |key: &Key| rest.starts_with(&format!("{}_", section(key.name).to_ascii_uppercase()));
+        if !OTHER_VARIABLES.contains(&name.as_str()) && keys().iter().any(ours) {
+            faults.push(unknown(name, &rest.to_ascii_lowercase().replacen('_', ".", 1), Key::variable));
+        }
+    }
+    settings
+}
+
+fn from_file(sources: &Sources, faults: &mut Vec<Fault>) -> Vec<Setting> {
+    let Some(FileText { path, text }) = &sources.file else { return Vec::new() };
+    let mut settings = Vec::new();
+    for entry in toml_file::read(path, text, faults) {
+        let source = format!("{path}:{}", entry.line);
+        match keys().iter().find(|key| key.name == entry.key) {
+            Some(key) => settings.push(Setting { source, key, given: entry.given }),
+            None => faults.push(unknown(&source, &entry.key, |key| key.name.to_owned())),
+        }
+    }
+    settings
+}
+
+fn from_settings(sources: &Sources, faults: &mut Vec<Fault>) -> Vec<Setting> {
+    let mut settings = Vec::new();
+    for text in &sources.settings {
+        let Some((name, value)) = text.split_once('=') else {
+            faults.push(Fault::new(
+                "--set",
+                "",
+                "key=value, such as listen.http=127.0.0.1:9000",
+                format!("{text:?}"),
+            ));
+            continue;
+        };
+        match keys().iter().find(|key| key.name == name.trim()) {
+            Some(key) => {
+                let source = format!("--set {}", key.name);
+                settings.push(Setting { source, key, given: Given::Text(value.trim().to_owned()) });
+            }
+            None => faults.push(unknown("--set", name.trim(), |key| key.name.to_owned())),
+        }
+    }
+    settings
+}
+
+fn from_flags(sources: &Sources) -> Vec<Setting> {
+    let setting = |(flag, name, given): &(&'static str, &'static str, Given)| {
+        let key = keys().iter().find(|key| key.name == *name)?;
+        Some(Setting { source: (*flag).to_owned(), key, given: given.clone() })
+    };
+    sources.flags.iter().filter_map(setting).collect()
+}
+
+fn section(name: &str) -> &str {
+    name.split_once('.').map_or(name, |(section, _)| section)
+}
+
+/// A key that nobody knows, with those of its section, or of all.
+fn unknown(source: &str, name: &str, write: impl Fn(&Key) -> String) -> Fault {
+    let near: Vec<String> =
+        keys().iter().filter(|key| section(key.name) == section(name)).map(&write).collect();
+    let known = if near.is_empty() { keys().iter().map(&write).collect() } else { near };
+    Fault::new(
+        source,
+        "",
+        format!("one of the keys {}", known.join(", ")),
+        format!("the unknown key '{name}'"),
+    )
+}
+
+/// What no key can tell alone.
+fn check_together(config: &Config, faults: &mut Vec<Fault>) {
+    let mut fault = |key: &str, expected: &str, got: &str, advice: &str| {
+        faults.push(Fault::new(config.source(key), key, expected, got).advise(advice));
+    };
+    let listen = &config.listen;
+    let all = [
+        ("listen.http", &listen.http),
+        ("listen.grpc", &listen.grpc),
+        ("listen.metrics", &listen.metrics),
+        ("listen.admin", &listen.admin),
+    ];
+    for (index, (key, address)) in all.iter().enumerate() {
+        let same = |other: &Address| address.as_ref().is_some_and(|a| a == other && a.port != 0);
+        if let Some((other, _)) = all[..index].iter().find(|(_, other)| other.as_ref().is_some_and(same)) {
+            let got = address.as_ref().map(Address::to_string).unwrap_or_default();
+            fault(
+                key,
+                &format!("another address than {other}"),
+                &got,
+                "each listener needs a port of its own",
+            );
+        }
+    }
+    if let Some(admin) = listen.admin.as_ref().filter(|admin| !admin.is_loopback())
+        && config.admin_token_file.is_none()
+    {
+        let advice =
+            "name a file of bearer tokens with --admin-token-file, or keep the admin API on 127.0.0.1";
+        fault(
+            "listen.admin",
+            "a loopback address while there is no admin.token_file",
+            &admin.to_string(),
+            advice,
+        );
+    }
+    let explicit = config.repository.mode == ControlMode::Explicit;
+    if !explicit && !config.repository.load_models.is_empty() {
+        let got = config.repository.load_models.join(",");
+        let advice = "add --model-control explicit, or leave the models out";
+        fault("repository.load_models", "no models unless the model control is explicit", &got, advice);
+    }
+    if !explicit && config.repository.paths.is_empty() {
+        fault("repository.paths", "at least one path", "none", "name a folder of models");
+    }
+    if config.state_dir.as_os_str().is_empty() {
+        fault("state.dir", "a folder", "neither XDG_STATE_HOME nor HOME", "name one with --state DIR");
+    }
+}
+
+impl Config {
+    /// Where the value of a key came from.
+    #[must_use]
+    pub fn source(&self, key: &str) -> &str {
+        self.effective.iter().find(|entry| entry.key == key).map_or("default", |entry| &entry.source)
+    }
+}
+
+fn variable<'a>(environment: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    environment
+        .iter()
+        .find(|(known, value)| known == name && !value.is_empty())
+        .map(|(_, value)| value.as_str())
+}
+
+/// After the XDG base directory specification, in which a relative path does not count.
+fn default_state_dir(environment: &[(String, String)]) -> Option<PathBuf> {
+    let absolute = |name| variable(environment, name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
+    Some(state.join("gannet"))
+}
+
+#[cfg(test)]
+mod tests;
