@@ -20,7 +20,7 @@ mod service;
 
 mod health;
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use gannet_runtime::{Time, clock};
@@ -33,7 +33,11 @@ use self::{
     body::Arriving, health::HealthService, pb::grpc_inference_service_server::GrpcInferenceServiceServer,
     service::InferenceService,
 };
-use crate::{admission::Permit, respond::Refusal, state::State};
+use crate::{
+    admission::Permit,
+    respond::{Kind, Refusal},
+    state::State,
+};
 
 pub use self::body::Body;
 
@@ -119,8 +123,8 @@ impl GrpcService {
         arrived: Time,
         deadline: Option<Time>,
     ) -> Response<Body> {
-        let path = request.uri().path();
-        let arriving = match STREAMS.contains(&path) {
+        let path = request.uri().path().to_owned();
+        let arriving = match STREAMS.contains(&path.as_str()) {
             true => Arriving::endless,
             false => Arriving::bounded,
         };
@@ -130,17 +134,16 @@ impl GrpcService {
             request.headers_mut().remove(ACCEPT_ENCODING);
         }
         let mut routes = self.routes.clone();
-        let answer = deadline::within(arrived, deadline, routes.call(request)).await;
-        match answer {
-            Ok(Ok(response)) => {
-                let mut response = response.map(|body| Body::routed(body, arrived, deadline));
+        match deadline::within(arrived, deadline, routes.call(request)).await {
+            Ok(Ok(response)) if is_unknown(response.headers()) => refused(&Refusal::new(
+                Kind::Unsupported,
+                format!("unknown call '{path}'; server reflection lists the services and their calls"),
+            )),
+            Ok(Ok(mut response)) => {
                 name_the_limit(response.headers_mut());
-                response
+                response.map(|body| Body::routed(body, arrived, deadline))
             }
-            Ok(Err(never)) => {
-                let never: Infallible = never;
-                match never {}
-            }
+            Ok(Err(never)) => match never {},
             Err(refusal) => refused(&refusal),
         }
     }
@@ -168,6 +171,12 @@ fn name_the_limit(headers: &mut HeaderMap) {
     if headers.get(Status::GRPC_STATUS).is_some_and(|status| *status == code(Code::OutOfRange)) {
         headers.insert(Status::GRPC_STATUS, code(Code::ResourceExhausted));
     }
+}
+
+/// tonic's answer to a call that it does not know is the only one without a message.
+fn is_unknown(headers: &HeaderMap) -> bool {
+    let unimplemented = HeaderValue::from(Code::Unimplemented as i32);
+    headers.get(Status::GRPC_STATUS) == Some(&unimplemented) && !headers.contains_key(Status::GRPC_MESSAGE)
 }
 
 fn answered(frame: Bytes, permit: Permit) -> Response<Body> {
@@ -214,7 +223,7 @@ mod tests {
 
     #[test]
     fn refusals_are_trailers_alone() {
-        let mut refusal = Refusal::new(crate::respond::Kind::Exhausted, "100 % full: ä");
+        let mut refusal = Refusal::new(Kind::Exhausted, "100 % full: ä");
         refusal.retry_after_ms = Some(12);
         let response = refused(&refusal);
         assert!(http_body::Body::is_end_stream(response.body()));

@@ -103,7 +103,10 @@ impl HttpBody for Body {
 impl Routed {
     /// What tonic gives next, or why it gives no more.
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) {
+        if let Poll::Ready(mut frame) = Pin::new(&mut self.inner).poll_frame(context) {
+            if let Some(trailers) = frame.iter_mut().flatten().find_map(Frame::trailers_mut) {
+                super::name_the_limit(trailers);
+            }
             return Poll::Ready(frame);
         }
         let Some((deadline, sleep)) = &mut self.deadline else { return Poll::Pending };

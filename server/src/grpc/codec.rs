@@ -85,7 +85,7 @@ pub(super) fn read(
             (Some(data), _) => data,
             (None, contents) => {
                 let tensor = contents::Place { input: &name, dtype, shape: &shape };
-                contents::to_bytes(tensor, contents.unwrap_or_default())?
+                contents::to_bytes(tensor, &contents.unwrap_or_default())?
             }
         };
         ask.inputs.push((name, Tensor { dtype, shape, data }));

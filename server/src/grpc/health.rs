@@ -48,7 +48,9 @@ fn status(state: &State, name: &str) -> Option<ServingStatus> {
         true
     } else {
         let table = state.table().snapshot();
-        table.model(name)?;
+        if table.model(name).is_none() && !state.repository.inventory().models.contains_key(name) {
+            return None;
+        }
         describe::model_is_ready(&table, name, None)
     };
     Some(if serving { ServingStatus::Serving } else { ServingStatus::NotServing })

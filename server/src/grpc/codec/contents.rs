@@ -57,14 +57,14 @@ fn field_of(dtype: DType) -> Option<&'static str> {
 ///
 /// # Errors
 /// When they stand in another type's field, are too many or too few, or do not fit their type.
-pub(super) fn to_bytes(place: Place<'_>, contents: InferTensorContents) -> Result<Bytes, Refusal> {
+pub(super) fn to_bytes(place: Place<'_>, contents: &InferTensorContents) -> Result<Bytes, Refusal> {
     let Place { input, dtype, shape } = place;
     let Some(expected_field) = field_of(dtype) else {
         return Err(Refusal::invalid(format!(
             "input '{input}': {dtype} has no field in 'contents'; send raw: use 'raw_input_contents'"
         )));
     };
-    let all = fields(&contents);
+    let all = fields(contents);
     if let Some((got, count)) = all.iter().find(|(field, count)| *count > 0 && *field != expected_field) {
         return Err(Refusal::invalid(format!(
             "input '{input}': values of {dtype} belong into '{expected_field}', got {count} in '{got}'"

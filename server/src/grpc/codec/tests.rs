@@ -218,5 +218,5 @@ fn outputs_version_and_id_are_taken() {
 #[test]
 fn lengths_that_overflow_do_not_pass_as_counts() {
     let place = Place { input: "x", dtype: DType::Fp32, shape: &[usize::MAX, 2] };
-    assert!(contents::to_bytes(place, InferTensorContents::default()).is_err());
+    assert!(contents::to_bytes(place, &InferTensorContents::default()).is_err());
 }
