@@ -7,11 +7,14 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::{self, Command},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 const VERSION: &str = "1.31.1";
 const LIBRARY: &str = "libonnxruntime.so.1.31.1";
+
+/// The time the file gets: 2025-01-01, before any build.
+const RELEASED: Duration = Duration::from_secs(1_735_689_600);
 
 /// What is downloaded for one architecture.
 struct Pin {
@@ -111,6 +114,8 @@ fn provision(pin: &Pin, path: &Path) -> Result<(), String> {
     if verified(pin, path) {
         return Ok(());
     }
+    // Another file than the pinned one must not be found at run time, should the download fail.
+    let _ = fs::remove_file(path);
     let folder = path.parent().ok_or("the library's path has no folder")?;
     fs::create_dir_all(folder).map_err(|e| format!("cannot create {}: {e}", folder.display()))?;
     let scratch = Scratch::new(folder)?;
@@ -140,6 +145,12 @@ fn provision(pin: &Pin, path: &Path) -> Result<(), String> {
     if let Some(expected) = pin.library_sha256.filter(|expected| *expected != digest.trim()) {
         return Err(format!("{member} has SHA-256 {}, expected {expected}", digest.trim()));
     }
+    // Older than this build: else the next one would take the library for changed, and compile again.
+    fs::File::options()
+        .append(true)
+        .open(&unpacked)
+        .and_then(|file| file.set_modified(UNIX_EPOCH + RELEASED))
+        .map_err(|e| format!("cannot set the time of {}: {e}", unpacked.display()))?;
     fs::rename(&unpacked, path).map_err(|e| format!("cannot move the library to {}: {e}", path.display()))?;
     write_stamp(path);
     Ok(())

@@ -23,6 +23,9 @@ pub mod backend;
 
 pub mod metrics;
 
+#[cfg(feature = "testing")]
+pub mod testing;
+
 pub use clock::Time;
 pub use error::InferError;
 pub use request::{InferRequest, InferResponse};

@@ -249,7 +249,13 @@ impl Servable {
         if let Some(entry) = turn::join(self, entry) {
             self.enqueue(|queue| queue.push(entry));
         }
-        let lost = |_| Err(InferError::Cancelled);
+        let lost = |_| {
+            Err(InferError::Backend {
+                model: self.model.clone(),
+                version: self.version.clone(),
+                message: "the batch was lost to a fault in the server; its log says more".into(),
+            })
+        };
         match deadline {
             None => answer.await.unwrap_or_else(lost),
             Some(deadline) => {
@@ -350,7 +356,8 @@ impl Servable {
                     Err(TryLockError::WouldBlock) => continue,
                 };
                 while !list.is_empty() {
-                    worker.run_next(self, index, |batch| batch.fill(&mut list, self.policy.rows_max));
+                    let take = |batch: &mut instance::Batch<'_>| batch.fill(&mut list, self.policy.rows_max);
+                    contain(|| worker.run_next(self, index, take));
                 }
                 return;
             }
@@ -377,7 +384,7 @@ impl Servable {
     fn instance_loop(self: &Arc<Self>, index: usize) {
         while self.wait_for_work() {
             let mut worker = lock(&self.workers[index]);
-            worker.run_next(self, index, |batch| {
+            let take = |batch: &mut instance::Batch<'_>| {
                 let mut queue = lock(&self.queue);
                 let Dispatch::Run { rows_max } = self.dispatch(&queue, clock::now()) else { return };
                 batch.fill(&mut queue, rows_max);
@@ -386,7 +393,8 @@ impl Servable {
                     drop(queue);
                     self.joined.notify_one();
                 }
-            });
+            };
+            contain(|| worker.run_next(self, index, take));
         }
     }
 
@@ -414,6 +422,13 @@ impl Servable {
                 }
             };
         }
+    }
+}
+
+/// Runs one batch; a fault in our own code costs that batch and not the thread. Engines' panics are caught closer by.
+fn contain(run: impl FnOnce()) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
+        tracing::error!("a batch was lost to a panic; its requests were answered with an error");
     }
 }
 

@@ -12,19 +12,27 @@ pub mod shutdown;
 
 pub mod cli;
 
+pub mod net;
+
+pub mod http;
+
+pub mod grpc;
+
+pub mod ask;
+
 pub mod respond;
 
 pub mod guard;
 
 pub mod admission;
 
-pub mod ask;
+pub mod state;
+
+pub mod describe;
 
 pub mod repository;
 
-pub mod state;
-
-pub mod http;
+pub mod golden;
 
 pub mod admin;
 

@@ -1,6 +1,7 @@
 //! The library's C interface: the only unsafe code of this crate. A [`Runner`] owns a session and everything that
 //! a run of it reuses. Must not know what a model means.
 
+mod kept;
 mod read;
 mod value;
 
@@ -13,6 +14,7 @@ use gannet_runtime::{
 use ort::{AsPointer as _, session::Session, sys};
 
 use self::{
+    kept::KeptOutputs,
     read::Reader,
     value::{InputSlot, MemoryInfo, Value},
 };
@@ -49,16 +51,23 @@ fn check(api: &sys::OrtApi, status: sys::OrtStatusPtr) -> Result<(), Refusal> {
     }
 }
 
-/// A session with names, input values and output pointers kept between runs. Used by one thread at a time.
+/// A session with all that is kept between runs. Used by one thread at a time.
 pub(crate) struct Runner {
-    api: &'static sys::OrtApi,
     inputs: Vec<InputSlot>,
-    input_values: Vec<*const sys::OrtValue>,
-    input_names: Names,
     outputs: Outputs,
-    output_names: Names,
+    kept: KeptOutputs,
     memory: MemoryInfo,
     reader: Reader,
+    prepared: Prepared,
+}
+
+/// What a run is called with.
+struct Prepared {
+    api: &'static sys::OrtApi,
+    /// The slots' values for the run at hand; stale between runs.
+    input_values: Vec<*const sys::OrtValue>,
+    input_names: Names,
+    output_names: Names,
     session: Session,
 }
 
@@ -83,45 +92,49 @@ impl Names {
     }
 }
 
-/// Where a run leaves its outputs: null, or a value to be released.
+/// Where a run leaves its outputs.
 struct Outputs {
     api: &'static sys::OrtApi,
+    /// All null between runs, which asks the library to allocate.
     pointers: Vec<*mut sys::OrtValue>,
+    values: Vec<Value>,
 }
 
 impl Outputs {
-    /// Releases what is left, after an error or a sink that panicked; null asks the library to allocate.
-    fn clear(&mut self) {
-        for pointer in &mut self.pointers {
-            drop(Value::take(self.api, pointer));
-        }
-    }
-}
-
-impl Drop for Outputs {
-    fn drop(&mut self) {
-        self.clear();
+    /// Takes over what a run left, and says whether that is all of them.
+    fn collect(&mut self) -> bool {
+        self.values.clear();
+        self.values.extend(self.pointers.iter_mut().filter_map(|pointer| Value::take(self.api, pointer)));
+        self.values.len() == self.pointers.len()
     }
 }
 
 impl Runner {
     pub(crate) fn new(session: Session) -> Result<Self, Refusal> {
         let api = ort::api();
+        let (inputs, outputs) = (session.inputs(), session.outputs());
         Ok(Self {
-            api,
-            inputs: session.inputs().iter().map(|_| InputSlot::default()).collect(),
-            input_values: vec![std::ptr::null(); session.inputs().len()],
-            input_names: Names::new(session.inputs().iter().map(|outlet| outlet.name()))?,
-            outputs: Outputs { api, pointers: vec![std::ptr::null_mut(); session.outputs().len()] },
-            output_names: Names::new(session.outputs().iter().map(|outlet| outlet.name()))?,
+            inputs: inputs.iter().map(|_| InputSlot::default()).collect(),
+            outputs: Outputs {
+                api,
+                pointers: vec![std::ptr::null_mut(); outputs.len()],
+                values: Vec::with_capacity(outputs.len()),
+            },
+            kept: KeptOutputs::new(outputs.iter().map(|outlet| outlet.dtype())),
             memory: MemoryInfo::cpu(api)?,
-            reader: Reader::new(api, session.outputs().len())?,
-            session,
+            reader: Reader::new(api, outputs.len())?,
+            prepared: Prepared {
+                api,
+                input_values: vec![std::ptr::null(); inputs.len()],
+                input_names: Names::new(inputs.iter().map(|outlet| outlet.name()))?,
+                output_names: Names::new(outputs.iter().map(|outlet| outlet.name()))?,
+                session,
+            },
         })
     }
 
     pub(crate) fn session(&self) -> &Session {
-        &self.session
+        &self.prepared.session
     }
 
     /// The names of the classes of output `index`, once a run has shown them.
@@ -131,15 +144,16 @@ impl Runner {
 
     /// Whether output `index` is a sparse tensor.
     pub(crate) fn is_sparse_output(&self, index: usize) -> Result<bool, Refusal> {
+        let Prepared { api, session, .. } = &self.prepared;
         let mut info = std::ptr::null_mut();
         let mut kind = 0i32;
         // SAFETY: the session is alive; `info` is released on every path and not used after; `kind` has the
         // size of the C enum and, unlike a Rust enum, takes any number.
         unsafe {
-            check(self.api, (self.api.SessionGetOutputTypeInfo)(self.session.ptr(), index, &mut info))?;
-            let status = (self.api.GetOnnxTypeFromTypeInfo)(info, (&raw mut kind).cast());
-            (self.api.ReleaseTypeInfo)(info);
-            check(self.api, status)?;
+            check(api, (api.SessionGetOutputTypeInfo)(session.ptr(), index, &mut info))?;
+            let status = (api.GetOnnxTypeFromTypeInfo)(info, (&raw mut kind).cast());
+            (api.ReleaseTypeInfo)(info);
+            check(api, status)?;
         }
         Ok(kind == sys::ONNXType::ONNX_TYPE_SPARSETENSOR as i32)
     }
@@ -158,13 +172,71 @@ impl Runner {
                 views.len(),
             )));
         }
-        self.outputs.clear();
-        for ((slot, pointer), view) in self.inputs.iter_mut().zip(&mut self.input_values).zip(views) {
-            *pointer = slot.prepare(self.api, &self.memory, view)?;
+        let Prepared { api, input_values, .. } = &mut self.prepared;
+        for ((slot, pointer), view) in self.inputs.iter_mut().zip(input_values).zip(views) {
+            *pointer = slot.prepare(api, &self.memory, view)?;
         }
-        // SAFETY: names and values are arrays of the stated lengths, alive and unmoved during the call. The input
-        // values point to the views' data or to the slots' buffers, both borrowed for the call and only read.
-        // `&mut self` keeps other runs of this session away.
+        let mut doubt = None;
+        if let Some(outputs) = self.kept.announce(views) {
+            // SAFETY: the inputs were just prepared from views that are borrowed until the end of this function;
+            // the outputs are as many as the model has, all owned by `kept`.
+            let outcome = unsafe { self.prepared.call(outputs) };
+            if outcome.is_ok() && self.kept.trusted() {
+                for (index, (value, kind)) in self.kept.values().iter().zip(kinds).enumerate() {
+                    self.reader.read(value, index, *kind, sink)?;
+                }
+                return Ok(());
+            }
+            // The request or the kept outputs are to blame, or they were left unwritten: a plain run tells.
+            doubt = Some(outcome);
+        }
+        // SAFETY: as above; the outputs are all null.
+        let outcome = unsafe { self.prepared.call(&mut self.outputs.pointers) };
+        let complete = self.outputs.collect();
+        self.settle(doubt.as_ref(), outcome.is_ok() && complete, kinds)?;
+        outcome.map_err(Refusal::of_run)?;
+        if !complete {
+            return Err(BackendError::Execution("the run left an output empty".into()));
+        }
+        for (index, (value, kind)) in self.outputs.values.iter().zip(kinds).enumerate() {
+            self.reader.read(value, index, *kind, sink)?;
+            self.kept.offer(self.prepared.api, *kind, self.reader.shape());
+        }
+        self.outputs.values.clear();
+        Ok(())
+    }
+
+    /// What a plain run says about the kept outputs of the same run just before it.
+    fn settle(
+        &mut self,
+        doubt: Option<&Result<(), Refusal>>,
+        plain_succeeded: bool,
+        kinds: &[OutputKind],
+    ) -> Result<(), BackendError> {
+        match doubt {
+            None => {}
+            Some(Err(_)) if plain_succeeded => self.kept.forbid(),
+            Some(Ok(())) if plain_succeeded => {
+                let mut same = true;
+                for ((kept, plain), kind) in self.kept.values().iter().zip(&self.outputs.values).zip(kinds) {
+                    same &= self.reader.same(kept, plain, *kind)?;
+                }
+                if same { self.kept.trust() } else { self.kept.forbid() }
+            }
+            Some(_) => self.kept.clear(),
+        }
+        Ok(())
+    }
+}
+
+impl Prepared {
+    /// One run.
+    ///
+    /// # Safety
+    /// `input_values` are alive, and so is the data that they point to. `outputs` are as many as the model has:
+    /// null, or a tensor to fill. No other run of this session is under way.
+    unsafe fn call(&self, outputs: &mut [*mut sys::OrtValue]) -> Result<(), Refusal> {
+        // SAFETY: the caller's promise; names and values are arrays of the stated lengths, unmoved during the call.
         let status = unsafe {
             (self.api.Run)(
                 self.session.ptr().cast_mut(),
@@ -173,16 +245,10 @@ impl Runner {
                 self.input_values.as_ptr(),
                 self.input_values.len(),
                 self.output_names.pointers.as_ptr(),
-                self.outputs.pointers.len(),
-                self.outputs.pointers.as_mut_ptr(),
+                outputs.len(),
+                outputs.as_mut_ptr(),
             )
         };
-        check(self.api, status).map_err(Refusal::of_run)?;
-        for (index, (pointer, kind)) in self.outputs.pointers.iter_mut().zip(kinds).enumerate() {
-            let value = Value::take(self.api, pointer)
-                .ok_or_else(|| BackendError::Execution(format!("the run left output {index} empty")))?;
-            self.reader.read(&value, index, *kind, sink)?;
-        }
-        Ok(())
+        check(self.api, status)
     }
 }

@@ -26,10 +26,12 @@ const INPUT_FAULTS: [&str; 7] = [
 impl Refusal {
     /// The refusal of a run.
     pub(crate) fn of_run(self) -> BackendError {
-        if INPUT_FAULTS.iter().any(|part| self.message.contains(part)) {
-            return BackendError::Input(self.message);
+        // Some messages go over several lines.
+        let message = self.message.split_whitespace().collect::<Vec<_>>().join(" ");
+        if INPUT_FAULTS.iter().any(|part| message.contains(part)) {
+            return BackendError::Input(message);
         }
-        BackendError::Execution(self.message)
+        BackendError::Execution(message)
     }
 }
 

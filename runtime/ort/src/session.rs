@@ -22,7 +22,10 @@ pub(crate) fn open(engine: &Engine, options: &OpenOptions<'_>) -> Result<Session
     look_at(options.model_path)?;
     // The wrapper panics on types it does not know (a sequence of sequences); its guards release what it holds.
     catch_unwind(AssertUnwindSafe(|| {
-        let mut builder = on_device(configured(engine, options.threads).map_err(execution)?, options.device)?;
+        let mut builder = on_device(
+            configured(engine, options.threads).map_err(|error| refused_options(&error))?,
+            options.device,
+        )?;
         builder.commit_from_file(options.model_path).map_err(|error| refusal(&error, options))
     }))
     .unwrap_or_else(|_| {
@@ -84,7 +87,7 @@ fn cuda(_: SessionBuilder, index: usize) -> Result<SessionBuilder, BackendError>
     )))
 }
 
-fn execution(error: ort::Error) -> BackendError {
+fn refused_options(error: &ort::Error) -> BackendError {
     BackendError::Unavailable(format!("ONNX Runtime refused a session's options: {error}"))
 }
 

@@ -1,6 +1,6 @@
 //! Counts what a run allocates on this side of the library: nothing, once the buffers have their size.
 
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 #![expect(unsafe_code, reason = "an allocator that counts")]
 
 #[path = "models/onnx.rs"]

@@ -81,6 +81,9 @@ impl CostTable {
     /// row is at least a tenth lower.
     #[must_use]
     pub fn call_rows(&self, rows: usize) -> usize {
+        if rows == 0 {
+            return rows;
+        }
         let Some(whole_ns) = self.exact(rows) else { return rows };
         let price = |ns: u64, rows: usize| ns.saturating_mul(1024) / rows as u64;
         let mut best = (price(whole_ns, rows) * 9 / 10, rows);
@@ -166,6 +169,7 @@ mod tests {
         assert_eq!(table.call_rows(256), 64);
         assert_eq!(table.call_rows(64), 64);
         assert_eq!(table.call_rows(1), 1);
+        assert_eq!(table.call_rows(0), 0);
         let cheap = CostTable::default();
         for (rows, ns) in [(1, 3_000), (64, 5_000), (256, 9_000)] {
             cheap.record(rows, ns);

@@ -103,14 +103,32 @@ struct Slot<W> {
     serving: Option<(Incarnation, W)>,
     loading: Option<(Incarnation, W)>,
     draining: Vec<(Incarnation, u64)>,
-    failed: Option<(W, String)>,
+    failed: Option<Failure<W>>,
+    /// A fresh copy of what serves is asked for.
+    reload: bool,
     /// A word for the index when nothing else is to be said.
     note: String,
 }
 
+/// Why something wanted does not serve.
+#[derive(Debug)]
+struct Failure<W> {
+    tried: W,
+    reason: String,
+    /// It was refused for its size, not tried: due again as soon as it fits.
+    for_memory: bool,
+}
+
 impl<W> Default for Slot<W> {
     fn default() -> Self {
-        Self { serving: None, loading: None, draining: Vec::new(), failed: None, note: String::new() }
+        Self {
+            serving: None,
+            loading: None,
+            draining: Vec::new(),
+            failed: None,
+            reload: false,
+            note: String::new(),
+        }
     }
 }
 
@@ -157,9 +175,10 @@ impl<W: Wanted> Lifecycle<W> {
         for (version, slot) in &mut record.versions {
             let wanted = aspired.iter().find(|w| w.version() == version);
             let still = |tried: &W| wanted.is_some_and(|w| w.same(tried));
-            if slot.failed.as_ref().is_some_and(|(tried, _)| !still(tried)) {
+            if slot.failed.as_ref().is_some_and(|failure| !still(&failure.tried)) {
                 slot.failed = None;
             }
+            slot.reload &= wanted.is_some();
         }
         record.aspired = aspired;
         record.labels = labels;
@@ -173,19 +192,19 @@ impl<W: Wanted> Lifecycle<W> {
         }
     }
 
-    /// Loads a fresh copy of a version that is wanted, beside the one that serves.
-    pub fn reload(&mut self, model: &ModelName, version: &Version) -> Option<Action<W>> {
-        let record = self.models.get_mut(model)?;
-        let wanted = record.aspired.iter().find(|w| w.version() == version)?.clone();
-        let slot = record.versions.get_mut(version)?;
-        if slot.loading.is_some() {
-            return None;
+    /// Asks for a fresh copy of a version that is wanted; it is loaded in its turn, as any other. False when the
+    /// version is not wanted or is being loaded already.
+    pub fn reload(&mut self, model: &ModelName, version: &Version) -> bool {
+        let Some(record) = self.models.get_mut(model) else { return false };
+        let wanted = record.aspired.iter().any(|w| w.version() == version);
+        match record.versions.get_mut(version) {
+            Some(slot) if wanted && slot.loading.is_none() => {
+                slot.failed = None;
+                slot.reload = true;
+                true
+            }
+            _ => false,
         }
-        slot.failed = None;
-        let incarnation = self.next_incarnation;
-        self.next_incarnation += 1;
-        slot.loading = Some((incarnation, wanted.clone()));
-        Some(Action::Load { model: model.clone(), incarnation, wanted })
     }
 
     /// Gives `label` to a version that serves, or takes it away.
@@ -220,7 +239,7 @@ impl<W: Wanted> Lifecycle<W> {
         let loads = self.slots().filter(|slot| slot.loading.is_some()).count();
         let names: Vec<ModelName> = self.models.keys().cloned().collect();
         for name in names {
-            match transition::next_step(&self.views(&name), self.limits.policy) {
+            match transition::next_step(&self.views(&name, self.memory_bytes()), self.limits.policy) {
                 Some(Step::Unload(version)) => return self.unload(&name, &version),
                 Some(Step::Load(version)) if loads < self.limits.loads_max => {
                     if let Some(action) = self.load(&name, &version) {
@@ -235,24 +254,14 @@ impl<W: Wanted> Lifecycle<W> {
         None
     }
 
-    fn views(&self, model: &ModelName) -> Vec<VersionView> {
+    /// The versions of a model for the decision, when `used` bytes are held by all.
+    fn views(&self, model: &ModelName, used: u64) -> Vec<VersionView> {
         let Some(record) = self.models.get(model) else { return Vec::new() };
         let view = |(version, slot): (&Version, &Slot<W>)| {
             let wanted = record.aspired.iter().find(|w| w.version() == version);
-            let is = |held: Option<&W>| wanted.zip(held).is_some_and(|(w, h)| w.same(h));
-            let aspired = match wanted {
-                None => Aspired::No,
-                Some(_)
-                    if is(slot.loading.as_ref().map(|l| &l.1)) || is(slot.serving.as_ref().map(|s| &s.1)) =>
-                {
-                    Aspired::Same
-                }
-                Some(_) if is(slot.failed.as_ref().map(|f| &f.0)) => Aspired::Failed,
-                Some(_) => Aspired::Changed,
-            };
             VersionView {
                 version: version.clone(),
-                aspired,
+                aspired: wanted.map_or(Aspired::No, |wanted| self.aspired(wanted, slot, used)),
                 serving: slot.serving.is_some(),
                 loading: slot.loading.is_some(),
                 draining: !slot.draining.is_empty(),
@@ -261,20 +270,38 @@ impl<W: Wanted> Lifecycle<W> {
         record.versions.iter().map(view).collect()
     }
 
+    fn aspired(&self, wanted: &W, slot: &Slot<W>, used: u64) -> Aspired {
+        let is = |held: &Option<(Incarnation, W)>| held.as_ref().is_some_and(|(_, w)| w.same(wanted));
+        if is(&slot.loading) || (is(&slot.serving) && !slot.reload) {
+            return Aspired::Same;
+        }
+        match &slot.failed {
+            Some(failure) if failure.tried.same(wanted) => {
+                let due = failure.for_memory && self.fits(wanted, used);
+                if due { Aspired::Changed } else { Aspired::Failed }
+            }
+            _ => Aspired::Changed,
+        }
+    }
+
+    fn fits(&self, wanted: &W, used: u64) -> bool {
+        self.limits.memory_bytes_max.is_none_or(|limit| used.saturating_add(wanted.memory_bytes()) <= limit)
+    }
+
     fn load(&mut self, model: &ModelName, version: &Version) -> Option<Action<W>> {
         let used = self.memory_bytes();
-        let record = self.models.get_mut(model)?;
-        let wanted = record.aspired.iter().find(|w| w.version() == version)?.clone();
-        let slot = record.versions.get_mut(version)?;
-        let needed = wanted.memory_bytes();
-        if let Some(limit) = self.limits.memory_bytes_max
-            && used.saturating_add(needed) > limit
-        {
+        let wanted = self.models.get(model)?.aspired.iter().find(|w| w.version() == version)?.clone();
+        let fits = self.fits(&wanted, used);
+        let slot = self.models.get_mut(model)?.versions.get_mut(version)?;
+        slot.reload = false;
+        slot.failed = None;
+        if !fits {
+            let (needed, limit) = (wanted.memory_bytes(), self.limits.memory_bytes_max.unwrap_or(u64::MAX));
             let reason = format!(
                 "not loaded: it is estimated to need {needed} bytes, and {used} of the budget of {limit} are in use; \
                  unload something, raise memory_bytes_max, or state memory_bytes in the model's limits"
             );
-            slot.failed = Some((wanted, reason));
+            slot.failed = Some(Failure { tried: wanted, reason, for_memory: true });
             return None;
         }
         let incarnation = self.next_incarnation;
@@ -318,7 +345,7 @@ impl<W: Wanted> Lifecycle<W> {
         if let Some((version, slot)) = failed
             && let Some((_, wanted)) = slot.loading.take()
         {
-            slot.failed = Some((wanted, reason));
+            slot.failed = Some(Failure { tried: wanted, reason, for_memory: false });
             let version = version.clone();
             record.count(&version).failed += 1;
         }
@@ -354,11 +381,14 @@ impl<W: Wanted> Lifecycle<W> {
     /// Memory held by everything that serves, loads or drains, as estimated, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        let held = |slot: &Slot<W>| {
-            let of = |copy: &Option<(Incarnation, W)>| copy.as_ref().map_or(0, |(_, w)| w.memory_bytes());
-            of(&slot.serving) + of(&slot.loading) + slot.draining.iter().map(|(_, bytes)| bytes).sum::<u64>()
-        };
-        self.slots().map(held).sum()
+        let draining = |slot: &Slot<W>| slot.draining.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        self.memory_kept_bytes() + self.slots().map(draining).sum::<u64>()
+    }
+
+    /// The part of it that drains leave.
+    fn memory_kept_bytes(&self) -> u64 {
+        let of = |copy: &Option<(Incarnation, W)>| copy.as_ref().map_or(0, |(_, w)| w.memory_bytes());
+        self.slots().map(|slot| of(&slot.serving) + of(&slot.loading)).sum()
     }
 
     /// Every model that is wanted or held.
@@ -378,12 +408,20 @@ impl<W: Wanted> Lifecycle<W> {
         self.models.get(model).map(|record| record.loads.clone()).unwrap_or_default()
     }
 
-    /// Whether nothing more will happen to `model` until something changes: no load runs or is due.
+    /// Whether nothing more will happen to `model` until something changes: no load runs or is due, neither now
+    /// nor once what drains is gone.
     #[must_use]
     pub fn settled(&self, model: &ModelName) -> bool {
         let Some(record) = self.models.get(model) else { return true };
         let idle = record.versions.values().all(|slot| slot.loading.is_none());
-        idle && transition::next_step(&self.views(model), self.limits.policy).is_none()
+        let mut views = self.views(model, self.memory_bytes());
+        let now = transition::next_step(&views, self.limits.policy);
+        if !idle || now.is_some() {
+            return false;
+        }
+        views = self.views(model, self.memory_kept_bytes());
+        views.iter_mut().for_each(|view| view.draining = false);
+        transition::next_step(&views, self.limits.policy).is_none()
     }
 
     /// The versions of a model as they stand, ascending.
@@ -391,7 +429,7 @@ impl<W: Wanted> Lifecycle<W> {
     pub fn status(&self, model: &ModelName) -> Vec<VersionStatus> {
         let Some(record) = self.models.get(model) else { return Vec::new() };
         let status = |(version, slot): (&Version, &Slot<W>)| {
-            let failure = slot.failed.as_ref().map(|(_, reason)| reason.clone());
+            let failure = slot.failed.as_ref().map(|failure| failure.reason.clone());
             let (state, reason) = match (&slot.serving, &slot.loading, slot.draining.is_empty()) {
                 (Some(_), Some(_), _) => (State::Ready, "a new copy is being loaded beside it".into()),
                 (Some(_), None, _) => {
@@ -414,3 +452,6 @@ impl<W> Slot<W> {
         self.loading.as_ref().is_some_and(|(held, _)| *held == incarnation)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -236,13 +236,9 @@ impl Manager {
             Command::Aspire { model, aspired, labels } => self.lifecycle.aspire(&model, aspired, labels),
             Command::Retry { model } => self.lifecycle.retry(&model),
             Command::Reload { model, version, reply } => {
-                let action = self.lifecycle.reload(&model, &version);
                 let missing =
                     || format!("version '{version}' of '{model}' is not wanted, or is being loaded already");
-                let _ = reply.send(action.as_ref().map(|_| ()).ok_or_else(missing));
-                if let Some(action) = action {
-                    self.perform(action, retired);
-                }
+                let _ = reply.send(self.lifecycle.reload(&model, &version).then_some(()).ok_or_else(missing));
             }
             Command::Label { model, label, version, reply } => {
                 let _ = reply.send(self.lifecycle.set_label(&model, &label, version.as_ref()));

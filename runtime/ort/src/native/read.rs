@@ -58,6 +58,11 @@ impl Reader {
         })
     }
 
+    /// The shape of the output just read.
+    pub(super) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
     pub(super) fn classes(&self, output: usize) -> Option<Vec<String>> {
         Some(match self.classes.get(output)?.as_ref()? {
             Classes::Numbers(keys) => keys.iter().map(i64::to_string).collect(),
@@ -130,14 +135,24 @@ impl Reader {
         if bytes == 0 {
             return Ok(&[]);
         }
-        let mut data = std::ptr::null_mut();
+        let data = value.data().map_err(Refusal::of_run)?;
         // SAFETY: the value is alive and a tensor of numbers, in the processor's memory as all outputs of a plain
         // run are; its data is as large as type and shape say and is not written while the value is borrowed.
-        unsafe {
-            check(self.api, (self.api.GetTensorMutableData)(value.pointer(), &mut data))
-                .map_err(Refusal::of_run)?;
-            Ok(std::slice::from_raw_parts(data.cast::<u8>().cast_const(), bytes))
-        }
+        Ok(unsafe { std::slice::from_raw_parts(data.cast_const(), bytes) })
+    }
+
+    /// Whether two tensors of numbers have the same bytes.
+    pub(super) fn same(
+        &mut self,
+        one: &Value,
+        other: &Value,
+        kind: OutputKind,
+    ) -> Result<bool, BackendError> {
+        let OutputKind::Tensor(dtype) = kind else { return Ok(false) };
+        self.read_shape(one, dtype)?;
+        let data = self.data(one, dtype)?;
+        self.read_shape(other, dtype)?;
+        Ok(data == self.data(other, dtype)?)
     }
 
     /// Reads the elements of a string tensor, whose shape was just read, into `self.strings`.

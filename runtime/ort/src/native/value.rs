@@ -25,6 +25,25 @@ impl Value {
     pub(super) fn pointer(&self) -> *mut sys::OrtValue {
         self.pointer.as_ptr()
     }
+
+    /// Where the elements of a tensor of numbers are.
+    pub(super) fn data(&self) -> Result<*mut u8, Refusal> {
+        let mut data = std::ptr::null_mut();
+        // SAFETY: the value is alive; one pointer out.
+        check(self.api, unsafe { (self.api.GetTensorMutableData)(self.pointer(), &mut data) })?;
+        Ok(data.cast())
+    }
+
+    /// Sets every byte of a tensor of numbers.
+    ///
+    /// # Safety
+    /// The tensor was made by the library, is `bytes` long and nobody else's.
+    pub(super) unsafe fn fill(&self, bytes: usize, byte: u8) -> Result<(), Refusal> {
+        let data = self.data()?;
+        // SAFETY: the caller's promise.
+        unsafe { data.write_bytes(byte, bytes) };
+        Ok(())
+    }
 }
 
 impl Drop for Value {
@@ -70,6 +89,9 @@ pub(super) fn default_allocator(api: &sys::OrtApi) -> Result<*mut sys::OrtAlloca
     check(api, unsafe { (api.GetAllocatorWithDefaultOptions)(&mut allocator) })?;
     Ok(allocator)
 }
+
+/// Up to here copying costs less than the 0.16 us (measured) of making a value for another address.
+const COPY_BYTES_MAX: usize = 4096;
 
 /// One input's value, kept for as long as requests bring the same address and shape: callers gather into reused
 /// buffers.
@@ -221,11 +243,11 @@ impl InputSlot {
     }
 }
 
-/// Whether the library may read the data where it is: aligned, some bytes at all, and truth values 0 or 1 (others
+/// Whether the library reads the data where it is: it must be aligned, large enough to be worth a new value, and truth values 0 or 1 (others
 /// are undefined in C++).
 fn readable_in_place(view: &TensorView<'_>) -> bool {
     let size = view.dtype.size_bytes().unwrap_or(1);
-    !view.data.is_empty()
+    view.data.len() > COPY_BYTES_MAX
         && view.data.as_ptr().addr().is_multiple_of(size)
         && (view.dtype != DType::Bool || view.data.iter().all(|&byte| byte <= 1))
 }

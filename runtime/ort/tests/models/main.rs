@@ -1,6 +1,6 @@
 //! Models of every type through the backend, and files that are no models.
 
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod onnx;
 
@@ -66,11 +66,6 @@ fn strings(elements: &[&[u8]]) -> Vec<u8> {
     data
 }
 
-fn f32_model(nodes: &[onnx::Message], x: &[&str], y: &[&str]) -> Vec<u8> {
-    let (x, y) = (onnx::tensor(1, x), onnx::tensor(1, y));
-    onnx::model(nodes, &[], &[onnx::value("x", &x)], &[onnx::value("y", &y)])
-}
-
 #[test]
 fn every_type_goes_through_unchanged_at_every_size_and_alignment() {
     for dtype in DType::all().filter(|&dtype| dtype != DType::Bytes) {
@@ -78,12 +73,13 @@ fn every_type_goes_through_unchanged_at_every_size_and_alignment() {
         let signature = instance.signature().clone();
         assert_eq!(signature.inputs[0].dtype, dtype);
         assert_eq!(signature.inputs[0].shape, [Dim::Dynamic(Some("rows".into())), Dim::Fixed(2)]);
-        for rows in [3usize, 0, 1, 5, 3] {
+        for rows in [3usize, 0, 1, 5, 3, 4000] {
             let bytes = rows * 2 * dtype.size_bytes().unwrap();
             let fill = |i: usize| if dtype == DType::Bool { (i % 2) as u8 } else { (i * 37 + rows) as u8 };
             // One byte more in front: the same data, unaligned.
             let memory: Vec<u8> = [0].into_iter().chain((0..bytes).map(fill)).collect();
-            for data in [&memory[1..], &memory[1..].to_vec()] {
+            let aligned = memory[1..].to_vec();
+            for data in [&memory[1..], &aligned] {
                 let output = run(&mut *instance, &[view(dtype, &[rows, 2], data)]).unwrap();
                 assert_eq!(output[0].shape[..], [rows, 2], "{dtype}");
                 assert_eq!(&output[0].data[..], data, "{dtype}");
@@ -145,7 +141,7 @@ fn external_data_beside_the_model_is_read() {
 }
 
 #[test]
-fn shapes_that_depend_on_values_and_inputs_passed_through() {
+fn shapes_may_depend_on_values() {
     let nodes = [onnx::node("NonZero", &["x"], &["y"], &[])];
     let (x, y) = (onnx::tensor(1, &["n"]), onnx::tensor(7, &["1", "found"]));
     let mut instance =
@@ -156,11 +152,48 @@ fn shapes_that_depend_on_values_and_inputs_passed_through() {
         assert_eq!(output[0].shape[..], [1, expected.len()]);
         assert_eq!(output[0].data, expected.iter().flat_map(|i| i.to_le_bytes()).collect::<Vec<_>>());
     }
-    let mut fixed =
-        open(&f32_model(&[onnx::node("Identity", &["x"], &["y"], &[])], &["1", "2"], &["1", "2"])).unwrap();
-    for round in 0..3 {
-        let data = floats(&[round as f32, 1.0]);
-        assert_eq!(run(&mut *fixed, &[view(DType::Fp32, &[1, 2], &data)]).unwrap()[0].data, data);
+}
+
+/// Repeated shapes are where outputs are reused: none may keep the values of the run before.
+#[test]
+fn repeated_runs_give_their_own_values_whatever_the_outputs_are() {
+    let (fixed, free) = (onnx::tensor(1, &["1", "2"]), onnx::tensor(1, &["n", "2"]));
+    let check = |nodes: &[onnx::Message], outputs: &[&str], expected: &dyn Fn(f32) -> Vec<Vec<f32>>| {
+        let constants = [onnx::weights("constant", &[1, 2], &[7.0, 8.0])];
+        for kind in [&fixed, &free] {
+            let values: Vec<_> = outputs.iter().map(|name| onnx::value(name, kind)).collect();
+            let model = onnx::model(nodes, &constants, &[onnx::value("x", kind)], &values);
+            let mut instance = open(&model).unwrap();
+            for round in [1.0, 2.0, 3.0, 4.0, -5.0, 6.0f32] {
+                let data = floats(&[round, -round]);
+                let got = run(&mut *instance, &[view(DType::Fp32, &[1, 2], &data)]).unwrap();
+                let got: Vec<&[u8]> = got.iter().map(|output| &output.data[..]).collect();
+                let expected: Vec<Vec<u8>> = expected(round).iter().map(|values| floats(values)).collect();
+                assert_eq!(got, expected, "{outputs:?} in round {round}");
+            }
+        }
+    };
+    let minus = onnx::node("Neg", &["x"], &["minus"], &[]);
+    let same = onnx::node("Identity", &["x"], &["same"], &[]);
+    let copy = onnx::node("Identity", &["minus"], &["copy"], &[]);
+    check(&[same], &["same"], &|v| vec![vec![v, -v]]);
+    check(std::slice::from_ref(&minus), &["minus", "x"], &|v| vec![vec![-v, v], vec![v, -v]]);
+    check(&[minus.clone(), copy], &["copy", "minus"], &|v| vec![vec![-v, v]; 2]);
+    check(&[minus], &["minus", "constant"], &|v| vec![vec![-v, v], vec![7.0, 8.0]]);
+}
+
+#[test]
+fn rows_that_depend_on_values_are_noticed_after_steady_ones() {
+    let nodes =
+        [onnx::node("NonZero", &["x"], &["found"], &[]), onnx::node("Transpose", &["found"], &["y"], &[])];
+    let (x, y) = (onnx::tensor(1, &["n"]), onnx::tensor(7, &["n", "1"]));
+    let mut instance =
+        open(&onnx::model(&nodes, &[], &[onnx::value("x", &x)], &[onnx::value("y", &y)])).unwrap();
+    for values in [[0.0f32, 1.0], [1.0, 0.0], [0.0, 3.0], [4.0, 0.0], [1.0, 2.0], [0.0, 0.0], [0.0, 1.0]] {
+        let expected: Vec<i64> = (0..2).filter(|&i| values[i as usize] != 0.0).collect();
+        let output = run(&mut *instance, &[view(DType::Fp32, &[2], &floats(&values))]).unwrap();
+        assert_eq!(output[0].shape[..], [expected.len(), 1]);
+        assert_eq!(output[0].data, expected.iter().flat_map(|i| i.to_le_bytes()).collect::<Vec<_>>());
     }
 }
 
@@ -236,6 +269,35 @@ fn files_that_are_no_models_are_refused() {
     }
     // The whole model still loads after all of them.
     assert!(open(&whole).is_ok());
+}
+
+/// Bytes changed at random: a clean refusal or a model that runs or refuses its input, never a crash.
+#[test]
+fn damaged_models_are_refused_or_run() {
+    // xorshift64, seeded: the same cases every time.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let numbers = onnx::attribute_ints("classlabels_int64s", &[1, 2, 3]);
+    let seeds = [onnx::mlp(), zip_map(numbers, 7), onnx::identity(DType::Bytes, &DYNAMIC)];
+    let mut loaded = 0;
+    for case in 0..600 {
+        let mut bytes = seeds[case % seeds.len()].clone();
+        for _ in 0..=random(3) {
+            let at = random(bytes.len());
+            bytes[at] = random(256) as u8;
+        }
+        let Ok(mut instance) = open(&bytes) else { continue };
+        loaded += 1;
+        let data = floats(&[0.5; 4]);
+        let inputs = vec![view(DType::Fp32, &[1, 4], &data); instance.signature().inputs.len()];
+        let _ = instance.run(&inputs, &mut |_, _| {});
+    }
+    assert!(loaded > 0, "no case got as far as a run");
 }
 
 #[test]

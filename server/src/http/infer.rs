@@ -1,0 +1,82 @@
+//! One inference over HTTP, read downwards. Must not know JSON's grammar or how a batch is made.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use gannet_runtime::clock;
+use http::{HeaderMap, HeaderValue, Response, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use super::{
+    Answered, HEADER_LENGTH,
+    body::{self, Coding},
+    codec, raw,
+};
+use crate::{
+    ask,
+    respond::{Kind, Refusal},
+    state::State,
+};
+
+static JSON: LazyLock<HeaderValue> = LazyLock::new(|| HeaderValue::from_static("application/json"));
+static BINARY: LazyLock<HeaderValue> = LazyLock::new(|| HeaderValue::from_static("application/octet-stream"));
+
+/// Answers `POST /v2/models/{model}[/versions/{version}]/infer`.
+///
+/// # Errors
+/// Every refusal that a request can meet.
+pub async fn infer(
+    state: &State,
+    headers: &HeaderMap,
+    body: Incoming,
+    model: &str,
+    version: Option<&str>,
+) -> Result<Answered, Refusal> {
+    let (body, _permit) = body::read(state, headers, body).await?;
+    let arrived = clock::now();
+    let ask = match json_length(headers, body.len())? {
+        Some(0) => raw::decode(&*state.table().resolve(model, version)?, body, arrived)?,
+        length => codec::decode(&body, length.unwrap_or(body.len()), arrived)?,
+    };
+    let answer = ask::answer(state.table(), model, version, ask).await?;
+    let encoded = codec::encode(&answer).map_err(|message| Refusal::new(Kind::Invalid, message))?;
+    Ok(respond(headers, encoded))
+}
+
+/// The length of the JSON in front of binary tensors, if the request has any.
+fn json_length(headers: &HeaderMap, body: usize) -> Result<Option<usize>, Refusal> {
+    let Some(value) = headers.get(HEADER_LENGTH) else { return Ok(None) };
+    let text = value.to_str().unwrap_or("?");
+    let Ok(length) = text.parse::<i64>() else {
+        let number = !text.is_empty() && text.trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit());
+        let why = if number { ": value is out of range" } else { "" };
+        return Err(Refusal::invalid(format!("Unable to parse Inference-Header-Content-Length, got: {text}{why}")));
+    };
+    match usize::try_from(length) {
+        Ok(length) if length <= body => Ok(Some(length)),
+        _ => Err(Refusal::invalid(format!("inference header size should be in range (0, {body}), got: {length}"))),
+    }
+}
+
+fn respond(headers: &HeaderMap, encoded: codec::Encoded) -> Answered {
+    let codec::Encoded { body, json_length } = encoded;
+    let coding = Coding::choose(headers.get(header::ACCEPT_ENCODING), body.len());
+    let body = match coding {
+        None => body,
+        Some(coding) => coding.pack(&body),
+    };
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    let out = answer.headers_mut();
+    match json_length {
+        None => out.insert(header::CONTENT_TYPE, JSON.clone()),
+        Some(length) => {
+            out.insert(HEADER_LENGTH, HeaderValue::from(length));
+            out.insert(header::CONTENT_TYPE, BINARY.clone())
+        }
+    };
+    if let Some(coding) = coding {
+        out.insert(header::CONTENT_ENCODING, coding.name());
+    }
+    answer
+}

@@ -1,0 +1,7 @@
+//! The one test binary: a module for each capability. Must not hold tests itself.
+
+mod support;
+
+mod sim;
+mod swap;
+mod tidy;

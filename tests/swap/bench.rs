@@ -1,0 +1,97 @@
+//! A control plane with one fake model whose versions come from a store in a folder of its own.
+
+use std::{collections::BTreeMap, fs, sync::Arc, thread::JoinHandle, time::Duration};
+
+use gannet_models::{Artifact, IngestLimits, ModelName, ModelSettings, Store, Version, VersionLocation};
+use gannet_runtime::{
+    clock,
+    control::{
+        lifecycle::{LifecycleLimits, State, VersionStatus},
+        loader::LoadSpec,
+        manager::{Control, ControlConfig},
+    },
+    table::TableReader,
+    testing::{FakeBackend, NoGolden},
+};
+
+pub(crate) const MODEL: &str = "counter";
+
+/// Longest that a condition may take to come true.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+pub(crate) struct Bench {
+    pub(crate) backend: FakeBackend,
+    control: Control,
+    manager: Option<JoinHandle<()>>,
+    store: Store,
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        let backend = FakeBackend::default();
+        let config = ControlConfig {
+            limits: LifecycleLimits::default(),
+            backends: vec![Arc::new(backend.clone())],
+            qualify: Arc::new(NoGolden),
+            loader_nice: 0,
+        };
+        let (control, manager) = Control::start(config).unwrap();
+        Self { backend, control, manager: Some(manager), store, folder }
+    }
+
+    pub(crate) fn table(&self) -> TableReader {
+        self.control.table().clone()
+    }
+
+    /// Wants `version` alone, whose answers are its number more than their question.
+    pub(crate) fn aspire(&self, version: u64, behaviour: &str) -> Vec<VersionStatus> {
+        let settings = ModelSettings { instances: 2, ..ModelSettings::default() };
+        let spec = LoadSpec {
+            version: Version::new(&version.to_string()).unwrap(),
+            artifact: self.artifact(version, behaviour),
+            settings: Arc::new(settings),
+            class_labels: None,
+            backend: Arc::new(self.backend.clone()),
+            origin: Arc::from("a test"),
+        };
+        let model = ModelName::new(MODEL).unwrap();
+        self.control.aspire(model.clone(), vec![spec], BTreeMap::new());
+        self.control.settle(model).blocking_recv().unwrap()
+    }
+
+    /// As [`Bench::aspire`], and it must serve at once.
+    pub(crate) fn swap_to(&self, version: u64, behaviour: &str) {
+        let states = self.aspire(version, behaviour);
+        let ready = |s: &VersionStatus| s.version.as_str() == version.to_string() && s.state == State::Ready;
+        assert!(states.iter().any(ready), "version {version} is not ready: {states:?}");
+    }
+
+    fn artifact(&self, version: u64, behaviour: &str) -> Artifact {
+        let path = self.folder.path().join(version.to_string());
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join(FakeBackend::MODEL_FILE), format!("add = {version}\n{behaviour}\n")).unwrap();
+        let location = VersionLocation { root: path.clone(), path, stored_as: None };
+        self.store.ingest(&location, &IngestLimits::default()).unwrap()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.control.stop();
+        if let Some(manager) = self.manager.take() {
+            let _ = manager.join();
+        }
+    }
+}
+
+/// Looks until `condition` holds.
+pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = clock::now() + WAIT_MAX;
+    while !condition() {
+        assert!(clock::now() < deadline, "{what}: not within {WAIT_MAX:?}");
+        std::thread::park_timeout(Duration::from_micros(200));
+    }
+}
