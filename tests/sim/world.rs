@@ -23,7 +23,7 @@ use crate::support::random::Random;
 const MODELS: u64 = 3;
 const VERSIONS: u64 = 5;
 /// Things that happen from outside in one seed.
-const OUTSIDE_EVENTS: u64 = 150;
+const OUTSIDE_EVENTS: u64 = 210;
 /// Events of one seed, at most: more means that it never comes to rest.
 const EVENTS_MAX: u64 = 100_000;
 pub(super) const MS: u64 = 1_000_000;
