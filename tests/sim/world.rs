@@ -247,7 +247,8 @@ impl World {
         let model = ModelName::new(["a", "b", "c"][self.random.below(MODELS) as usize]).unwrap();
         match self.random.below(100) {
             0..65 => {
-                for _ in 0..self.random.between(1, 5) {
+                let most = if self.random.percent(15) { 16 } else { 4 };
+                for _ in 0..self.random.between(1, most) {
                     self.arrive(&model);
                 }
             }

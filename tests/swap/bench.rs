@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fs, sync::Arc, thread::JoinHandle, time::Duration};
 
-use gannet_models::{Artifact, IngestLimits, ModelName, ModelSettings, Store, Version, VersionLocation};
+use gannet_models::{
+    Artifact, IngestLimits, ModelName, ModelSettings, Store, Version, VersionLocation, settings::Padding,
+};
 use gannet_runtime::{
     clock,
     control::{
@@ -46,9 +48,10 @@ impl Bench {
         self.control.table().clone()
     }
 
-    /// Wants `version` alone, whose answers are its number more than their question.
+    /// Wants `version` alone, whose answers are its number more than their question. An axis called `seq` is padded.
     pub(crate) fn aspire(&self, version: u64, behaviour: &str) -> Vec<VersionStatus> {
-        let settings = ModelSettings { instances: 2, ..ModelSettings::default() };
+        let padding = vec![Padding { axis: Arc::from("seq"), buckets: vec![4], value: 0.0 }];
+        let settings = ModelSettings { instances: 2, padding, ..ModelSettings::default() };
         let spec = LoadSpec {
             version: Version::new(&version.to_string()).unwrap(),
             artifact: self.artifact(version, behaviour),
