@@ -72,6 +72,14 @@ impl Bench {
         assert!(states.iter().any(ready), "version {version} is not ready: {states:?}");
     }
 
+    /// Swaps in a fresh copy of what serves.
+    pub(crate) fn reload(&self, version: u64) {
+        let model = ModelName::new(MODEL).unwrap();
+        let version = Version::new(&version.to_string()).unwrap();
+        self.control.reload(model.clone(), version).blocking_recv().unwrap().unwrap();
+        self.control.settle(model).blocking_recv().unwrap();
+    }
+
     fn artifact(&self, version: u64, behaviour: &str) -> Artifact {
         let path = self.folder.path().join(version.to_string());
         fs::create_dir(&path).unwrap();

@@ -84,7 +84,7 @@ fn functions(text: &str) -> Vec<(String, usize)> {
             let here = line.strip_prefix(indent).unwrap_or("");
             here == "}" || (here.starts_with(')') && here.ends_with(';'))
         };
-        if let Some(length) = lines[start + 1..].iter().position(|line| ends(&line)) {
+        if let Some(length) = lines[start + 1..].iter().position(ends) {
             all.push((name.to_owned(), length + 2));
         }
     }
