@@ -331,6 +331,11 @@ impl World {
             }
             action => action,
         };
+        let serves = action != Some(Action::Retire(incarnation));
+        let wanted = self.wants.get(&model).is_some_and(|wants| wants.contains(&spec));
+        if serves && !wanted {
+            return Err(format!("(i) {model} {spec:?} begins to serve and is not wanted"));
+        }
         self.counts.replaced += u64::from(action.is_some());
         action.map_or(Ok(()), |action| self.perform(action, false))
     }
