@@ -6,4 +6,5 @@ mod support;
 
 mod sim;
 mod swap;
+mod swapping;
 mod tidy;

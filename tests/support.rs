@@ -1,5 +1,6 @@
 //! What the tests share. Must not hold tests of the product.
 
+pub(crate) mod load;
 pub(crate) mod proof;
 pub(crate) mod random;
 pub(crate) mod server;
