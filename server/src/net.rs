@@ -5,7 +5,7 @@
 use std::{
     convert::Infallible,
     future::Future,
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -106,6 +106,7 @@ struct Worker {
 pub fn start(options: Options) -> anyhow::Result<Handle> {
     let (close, closing) = watch::channel(false);
     let open = Arc::new(AtomicUsize::new(0));
+    let http_local = options.http.as_ref().map(TcpListener::local_addr).transpose()?;
     let mut threads = Vec::new();
     let mut workers = Vec::new();
     for index in 0..options.threads.max(1) {
@@ -113,6 +114,7 @@ pub fn start(options: Options) -> anyhow::Result<Handle> {
         workers.push(Worker { connections: sender, open: Arc::default() });
         let worker = EventLoop {
             state: Arc::clone(&options.state),
+            http_local: http_local.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
             open: Arc::clone(&workers[index].open),
             all_open: Arc::clone(&open),
             closing: closing.clone(),
@@ -192,6 +194,7 @@ impl Acceptor {
 /// One thread's event loop.
 struct EventLoop {
     state: Arc<State>,
+    http_local: SocketAddr,
     open: Arc<AtomicUsize>,
     all_open: Arc<AtomicUsize>,
     closing: watch::Receiver<bool>,
@@ -212,7 +215,7 @@ impl EventLoop {
         // first, so that every turn's batch runs behind the turn's connections
         tokio::spawn(gannet_runtime::servable::turn::flusher());
         let graceful = GracefulShutdown::new();
-        let http = HttpService::new(Arc::clone(&self.state));
+        let http = HttpService::new(Arc::clone(&self.state), self.http_local);
         let grpc = GrpcService::new(Arc::clone(&self.state));
         let mut closing = self.closing.clone();
         loop {

@@ -24,6 +24,7 @@ use gannet_registry::{FilesystemOptions, FilesystemSource};
 use gannet_runtime::{
     backend::Backend,
     control::{lifecycle::State as VersionState, manager::Control},
+    table::VersionEntry,
 };
 use tokio::sync::oneshot;
 
@@ -181,15 +182,16 @@ impl Repository {
             return false;
         }
         let table = self.control.table().snapshot();
-        self.inventory.load().models.iter().filter(|(_, known)| known.wanted && !known.versions.is_empty()).all(
-            |(name, _)| {
-                let settled = |entry: &gannet_runtime::table::ModelEntry| {
-                    entry.latest().is_some()
-                        || entry.versions.iter().all(|v| v.status.state == VersionState::Unavailable)
-                };
-                table.model(name.as_str()).is_some_and(settled)
-            },
-        )
+        let inventory = self.inventory.load();
+        let mut wanted = inventory.models.iter().filter(|(_, known)| known.wanted && !known.versions.is_empty());
+        wanted.all(|(name, known)| match table.model(name.as_str()) {
+            Some(entry) => {
+                let refused = |v: &VersionEntry| v.status.state == VersionState::Unavailable;
+                entry.latest().is_some() || entry.versions.iter().all(refused)
+            }
+            // what could not even be copied or given an engine will not come by itself
+            None => !known.problems.is_empty(),
+        })
     }
 
     /// Every version that is known, served or not.

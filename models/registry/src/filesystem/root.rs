@@ -66,6 +66,12 @@ impl Root {
         self.models.values().filter_map(|known| known.folder.last()).chain(&self.file_aspired)
     }
 
+    /// Whether something in it has not been at rest for long enough to count.
+    pub(super) fn is_settling(&self) -> bool {
+        let model = |known: &Known| known.present.settled().is_none() || known.folder.is_settling();
+        self.models.values().any(model) || self.file.as_ref().is_some_and(|file| file.settled().is_none())
+    }
+
     /// Looks at the root.
     pub(super) fn poll(&mut self, now_ms: u64, options: &FilesystemOptions) {
         let result = match self.layout.clone() {
@@ -158,10 +164,12 @@ impl Root {
         settle.observe(seen, now_ms, options.settle_ms);
         if let Some(&fingerprint) = settle.settled() {
             let version = Version::new("1").map_err(|error| error.to_string())?;
+            let versions = vec![AspiredVersion { version, location, fingerprint }];
             self.file_aspired = Some(AspiredModel {
                 name: name.clone(),
                 settings: Arc::new(ModelSettings::default()),
-                versions: vec![AspiredVersion { version, location, fingerprint }],
+                available: versions.clone(),
+                versions,
                 problems: Vec::new(),
             });
         }
