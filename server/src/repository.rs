@@ -252,7 +252,7 @@ impl Repository {
         let statuses = self.control.settle(model.clone()).await.unwrap_or_default();
         let failed: Vec<String> = statuses
             .iter()
-            .filter(|status| !status.reason.is_empty())
+            .filter(|status| status.refused)
             .map(|status| format!("version '{}' is at {}", status.version, status.describe()))
             .collect();
         let serves = statuses.iter().any(gannet_runtime::control::lifecycle::VersionStatus::is_ready);
