@@ -1,4 +1,4 @@
-//! Which crate may depend on which, read from their manifests: DESIGN's arrows.
+//! Which crate may depend on which, read from their manifests.
 
 use super::{
     none,
