@@ -5,3 +5,4 @@ mod support;
 mod sim;
 mod swap;
 mod tidy;
+mod watching;
