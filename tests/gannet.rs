@@ -8,3 +8,4 @@ mod sim;
 mod swap;
 mod swapping;
 mod tidy;
+mod watching;

@@ -1,6 +1,8 @@
 //! What the tests share. Must not hold tests of the product.
 
 pub(crate) mod load;
+pub(crate) mod call;
+pub(crate) mod folder;
 pub(crate) mod proof;
 pub(crate) mod random;
 pub(crate) mod server;
