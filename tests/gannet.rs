@@ -2,6 +2,7 @@
 
 mod support;
 
+mod clients;
 mod sim;
 mod swap;
 mod tidy;

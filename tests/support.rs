@@ -1,6 +1,9 @@
 //! What the tests share. Must not hold tests of the product.
 
+pub(crate) mod grpc;
+pub(crate) mod http;
 pub(crate) mod proof;
 pub(crate) mod random;
+pub(crate) mod repository;
 pub(crate) mod server;
 pub(crate) mod wait;
