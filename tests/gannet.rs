@@ -3,6 +3,7 @@
 mod support;
 
 mod clients;
+mod ready;
 mod sim;
 mod swap;
 mod tidy;

@@ -121,7 +121,8 @@ impl Source for FilesystemSource {
         let changed = models != self.last;
         self.last.clone_from(&models);
         let problems = self.roots.iter().flat_map(|root| root.problems.clone()).collect();
-        Poll { models, health: self.health(), problems, changed }
+        let settling = self.roots.iter().any(Root::is_settling);
+        Poll { models, health: self.health(), problems, changed, settling }
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Poll {
     pub problems: Vec<String>,
     /// Whether `models` differs from the answer before.
     pub changed: bool,
+    /// Whether something was seen that has not been at rest for long enough to count.
+    pub settling: bool,
 }
 
 /// One model, as wanted.

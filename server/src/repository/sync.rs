@@ -23,6 +23,10 @@ use tokio::sync::oneshot;
 use super::{ControlMode, Inventory, KnownModel, LoadOverride, RepositoryOptions, Request, upload};
 use crate::respond::{Kind, Refusal};
 
+/// Looks at the start, at most, and the part of the settling time between two: four times that time in all.
+const FIRST_LOOKS_MAX: u32 = 16;
+const FIRST_LOOK_PART: u32 = 4;
+
 /// What the thread is made of.
 pub(super) struct Parts {
     pub(super) options: RepositoryOptions,
@@ -40,6 +44,8 @@ pub(super) struct Sync {
     found: BTreeMap<ModelName, AspiredModel>,
     source_problems: Vec<String>,
     stale: Option<String>,
+    /// Whether the last look saw files that were not at rest.
+    settling: bool,
     /// Models that were asked for, in explicit mode.
     asked: BTreeMap<ModelName, Asked>,
     /// Models that the control plane was told of, with what it was told.
@@ -80,6 +86,7 @@ impl Sync {
             found: BTreeMap::new(),
             source_problems: Vec::new(),
             stale: None,
+            settling: false,
             asked: BTreeMap::new(),
             told: BTreeMap::new(),
             artifacts: HashMap::new(),
@@ -88,7 +95,7 @@ impl Sync {
     }
 
     pub(super) fn run(mut self, requests: &Receiver<Request>) {
-        self.look();
+        self.first_look();
         self.ask_at_start();
         self.reconcile_all();
         self.collect();
@@ -118,6 +125,18 @@ impl Sync {
         }
     }
 
+    /// Looks until what is there is at rest: a server that starts right behind the copying of its models must not
+    /// call itself ready without them. Files that never rest hold it up for a bounded time.
+    fn first_look(&mut self) {
+        for _ in 0..FIRST_LOOKS_MAX {
+            self.look();
+            if !self.settling {
+                return;
+            }
+            std::thread::park_timeout(self.parts.options.settle / FIRST_LOOK_PART);
+        }
+    }
+
     fn look_and_reconcile(&mut self) {
         if self.parts.options.mode == ControlMode::None {
             return;
@@ -130,7 +149,8 @@ impl Sync {
 
     /// Looks at the source; whether there is anything to do about it.
     fn look(&mut self) -> bool {
-        let Poll { models, health, problems, changed } = self.parts.source.poll(clock::wall_ms(clock::now()));
+        let Poll { models, health, problems, changed, settling } =
+            self.parts.source.poll(clock::wall_ms(clock::now()));
         let stale = match health {
             SourceHealth::Healthy => None,
             SourceHealth::Stale { reason, .. } => Some(reason),
@@ -146,7 +166,7 @@ impl Sync {
         }
         let again = changed || stale != self.stale || problems != self.source_problems || !self.refused.is_empty();
         self.found = models.into_iter().map(|model| (model.name.clone(), model)).collect();
-        (self.stale, self.source_problems) = (stale, problems);
+        (self.stale, self.source_problems, self.settling) = (stale, problems, settling);
         again
     }
 

@@ -90,6 +90,12 @@ impl ModelFolder {
         self.last.as_ref()
     }
 
+    /// Whether settings or a version have not been at rest for long enough to count.
+    pub(super) fn is_settling(&self) -> bool {
+        self.settings.seen.as_ref().is_some_and(|seen| seen.settled().is_none())
+            || self.versions.values().any(|version| version.seen.settled().is_none())
+    }
+
     /// Looks at the folder. `None`: it is no model (yet).
     pub(super) fn poll(&mut self, look: &Look<'_>) -> Option<&AspiredModel> {
         let listing = match list(&self.path, look) {

@@ -66,6 +66,12 @@ impl Root {
         self.models.values().filter_map(|known| known.folder.last()).chain(&self.file_aspired)
     }
 
+    /// Whether something in it has not been at rest for long enough to count.
+    pub(super) fn is_settling(&self) -> bool {
+        self.models.values().any(|known| known.folder.is_settling())
+            || self.file.as_ref().is_some_and(|file| file.settled().is_none())
+    }
+
     /// Looks at the root.
     pub(super) fn poll(&mut self, now_ms: u64, options: &FilesystemOptions) {
         let result = match self.layout.clone() {
