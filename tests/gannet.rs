@@ -7,3 +7,4 @@ mod ready;
 mod sim;
 mod swap;
 mod tidy;
+mod wire;
