@@ -4,8 +4,11 @@
 
 mod support;
 
+mod clients;
+mod ready;
 mod sim;
 mod swap;
 mod swapping;
 mod tidy;
 mod watching;
+mod wire;

@@ -3,7 +3,10 @@
 pub(crate) mod load;
 pub(crate) mod call;
 pub(crate) mod folder;
+pub(crate) mod grpc;
+pub(crate) mod http;
 pub(crate) mod proof;
 pub(crate) mod random;
+pub(crate) mod repository;
 pub(crate) mod server;
 pub(crate) mod wait;

@@ -10,6 +10,10 @@ use crate::{
     tensor::{byte_elements, elements, size_bytes},
 };
 
+/// Rows of a request whose inputs hold no value at all, at most. Nothing on the wire pays for such rows, so without a
+/// bound a few bytes could ask for any number of runs.
+const EMPTY_ROWS_MAX: usize = 1024;
+
 /// Tensors of one request, in the signature's order.
 pub type Tensors = SmallVec<[Tensor; 2]>;
 
@@ -162,6 +166,13 @@ impl Contract<'_> {
                 ));
             }
         }
+        if rows > EMPTY_ROWS_MAX && inputs.iter().all(|tensor| tensor.data.is_empty()) {
+            return invalid(format!(
+                "input '{}' of shape {} asks for more than {EMPTY_ROWS_MAX} rows without a value; send fewer",
+                self.signature.inputs[0].name,
+                shape_text(&inputs[0].shape)
+            ));
+        }
         match self.rows_max {
             Some(limit) if rows > limit => invalid(format!(
                 "inference request batch-size must be <= {limit} for '{}', got {rows}; split the request",
@@ -271,6 +282,16 @@ mod tests {
         check(&[x(1), ("s", tensor(DType::Bytes, &[1, 1], 8))], "takes 1 BYTES elements, got 2");
         check(&[x(1), ("s", tensor(DType::Bytes, &[1, 1], 3))], "cut short");
         check(&[x(2), s(1)], "batch size is 1, but input 'x' batch size is 2");
+        let empty = |rows| [("e", tensor(DType::Fp32, &[rows, 0], 0))];
+        let signature = Signature {
+            inputs: vec![spec("e", DType::Fp32, &[Dim::Dynamic(None), Dim::Dynamic(None)])],
+            outputs: vec![],
+            batched: true,
+        };
+        let contract = Contract { model: "m", signature: &signature, rows_max: None };
+        assert!(contract.check(empty(1024).into_iter()).is_ok());
+        let message = contract.check(empty(1 << 60).into_iter()).unwrap_err().to_string();
+        assert!(message.contains("more than 1024 rows without a value"), "{message}");
         check(&[x(9), s(9)], "batch-size must be <= 8 for 'm', got 9");
         check(&[("x", tensor(DType::Fp32, &[usize::MAX, 2], 8)), s(1)], "overflows");
     }

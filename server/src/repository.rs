@@ -126,6 +126,8 @@ pub struct Repository {
     requests: Sender<Request>,
     inventory: Arc<ArcSwap<Inventory>>,
     looked: Arc<AtomicBool>,
+    /// Set once every model that the first look found was served or refused; stays set.
+    was_ready: AtomicBool,
     control: Control,
     mode: ControlMode,
 }
@@ -166,7 +168,7 @@ impl Repository {
             std::thread::Builder::new().name("gannet-sync".into()).spawn(move || sync.run(&receiver))
         };
         let thread = start().map_err(|error| format!("no thread for the repository: {error}"))?;
-        Ok((Self { requests, inventory, looked, control, mode }, thread))
+        Ok((Self { requests, inventory, looked, was_ready: AtomicBool::new(false), control, mode }, thread))
     }
 
     /// What was found at the last look.
@@ -175,12 +177,21 @@ impl Repository {
         self.inventory.load_full()
     }
 
-    /// Whether the first look is done and every model that is wanted and can be served has a version that serves.
+    /// Whether the first look is done and every model that was wanted then and can be served has had a version that
+    /// serves. A model that comes later is announced by its own readiness and does not take the server's away.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        if !self.looked.load(Ordering::Acquire) {
-            return false;
+        if self.was_ready.load(Ordering::Relaxed) {
+            return true;
         }
+        let ready = self.looked.load(Ordering::Acquire) && self.all_settled();
+        if ready {
+            self.was_ready.store(true, Ordering::Relaxed);
+        }
+        ready
+    }
+
+    fn all_settled(&self) -> bool {
         let table = self.control.table().snapshot();
         let inventory = self.inventory.load();
         let mut wanted = inventory.models.iter().filter(|(_, known)| known.wanted && !known.versions.is_empty());

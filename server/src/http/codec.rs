@@ -173,7 +173,8 @@ fn shape(reader: &mut Reader<'_>, input: &str) -> Result<Shape, Refusal> {
     reader.list::<Refusal>(|reader| {
         let text = reader.skip()?;
         let text = std::str::from_utf8(text).unwrap_or("?");
-        let axis = text.parse::<usize>().map_err(|_| {
+        // engines and answers count axes with a sign
+        let axis = text.parse::<usize>().ok().filter(|&axis| i64::try_from(axis).is_ok()).ok_or_else(|| {
             Refusal::invalid(format!("input '{input}': the shape holds {text}; expected whole numbers, 0 or more"))
         })?;
         if shape.len() == RANK_MAX {
@@ -402,6 +403,8 @@ mod tests {
         check(&input(r#""name":"x","shape":[1],"datatype":"FP32""#), b"", "input 'x' has no 'data'");
         check(&input(r#""name":"x","shape":[-1],"datatype":"FP32","data":[1]"#), b"", "the shape holds -1");
         check(&input(r#""name":"x","shape":[1.5],"datatype":"FP32","data":[1]"#), b"", "the shape holds 1.5");
+        let beyond = r#""name":"x","shape":[0,9223372036854775808],"datatype":"FP32","data":[]"#;
+        check(&input(beyond), b"", "the shape holds 9223372036854775808");
         check(&input(r#""name":"x","shape":[1],"datatype":"TYPE_FP32","data":[1]"#), b"", "datatype 'TYPE_FP32'");
         check(&input(r#""name":"x","shape":[2],"datatype":"FP32","data":[1]"#), b"", "takes 2 values, got 1");
         check(&input(r#""name":"x","shape":[1],"datatype":"FP32","data":[1,2]"#), b"", "more values than the shape");

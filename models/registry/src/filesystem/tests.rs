@@ -88,13 +88,14 @@ fn the_first_look_takes_what_rests_and_waits_for_what_does_not() {
     let mut fixture = Fixture::new(&["iris/1/model.onnx", "wine/1/model.onnx", "wine/1/golden/a.json"]);
     let poll = fixture.poll(0);
     assert_eq!((shown(&poll).as_str(), poll.changed), ("iris:1 wine:1", true));
-    assert!(!fixture.poll(1000).changed);
+    assert!(!poll.settling && !fixture.poll(1000).changed);
 
     let mut fixture = Fixture::new(&["iris/1/model.onnx"]);
     fixture.now_ms -= 60_000;
-    assert_eq!(shown(&fixture.poll(0)), "");
-    assert_eq!(shown(&fixture.poll(SETTLE_MS - 1)), "");
-    assert_eq!(shown(&fixture.poll(1)), "iris:1");
+    for (later_ms, expected) in [(0, ""), (SETTLE_MS - 1, ""), (1, "iris:1")] {
+        let poll = fixture.poll(later_ms);
+        assert_eq!((shown(&poll).as_str(), poll.settling), (expected, expected.is_empty()));
+    }
 }
 
 #[test]

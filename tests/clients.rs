@@ -1,0 +1,96 @@
+//! Clients that other people wrote, run against this server: the Python scripts under `tests/peers`, in environments
+//! installed from their locks. Must not know what the scripts check.
+
+mod environment;
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use self::environment::Environment;
+use crate::support::{
+    proof::scaled,
+    repository::Repository,
+    server::{Server, root, zoo},
+    wait,
+};
+
+/// The longest that a script may take: all rows one by one, in a debug build.
+const SCRIPT_BOUND: Duration = Duration::from_secs(900);
+/// Rows of each model that are compared on every run.
+const ROWS: u64 = 100;
+
+#[test]
+fn triton_clients_against_the_zoo() {
+    let server = Server::start(&zoo(), |_| {});
+    run(Environment::Triton, &server, "triton_client.py", &[]);
+}
+
+#[test]
+fn triton_clients_with_every_datatype() {
+    let datatypes = ["bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"];
+    let datatypes = datatypes.into_iter().chain(["fp16", "bf16", "fp32", "fp64", "string"]);
+    let fixtures: Vec<String> = datatypes.map(|datatype| format!("identity_{datatype}")).collect();
+    let repository = Repository::of(&fixtures.iter().map(String::as_str).collect::<Vec<_>>());
+    let server = Server::start(repository.path(), |_| {});
+    run(Environment::Triton, &server, "triton_datatypes.py", &[]);
+}
+
+#[test]
+fn kserve_clients_against_the_zoo() {
+    let server = Server::start(&zoo(), |_| {});
+    run(Environment::Kserve, &server, "kserve_client.py", &[]);
+}
+
+#[test]
+fn rows_of_the_zoo_are_answered_as_onnx_runtime_in_python_answers_them() {
+    let repository = Repository::zoo();
+    for model in repository.models() {
+        repository.set(&model, "versions = \"all\"");
+    }
+    let server = Server::start(repository.path(), |_| {});
+    let models = repository.path().display().to_string();
+    let limit = scaled(ROWS, u64::from(u32::MAX)).to_string();
+    run(Environment::Triton, &server, "differential.py", &["--models", &models, "--limit", &limit]);
+}
+
+/// Runs a script against the server; all of its checks must pass.
+fn run(environment: Environment, server: &Server, script: &str, arguments: &[&str]) {
+    let python = environment.python();
+    let mut command = Command::new(python);
+    command.arg(root().join("tests/peers").join(script));
+    command.args(["--http", &server.http().to_string(), "--grpc", &server.grpc().to_string()]);
+    command.args(arguments);
+    // else they write into the repository
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    let (passed, output) = bounded(command, SCRIPT_BOUND);
+    assert!(passed && output.contains(", 0 failed"), "{script}:\n{output}");
+}
+
+/// Runs a command; whether it ended well within the bound, and what it printed.
+fn bounded(mut command: Command, bound: Duration) -> (bool, String) {
+    let printed = tempfile::NamedTempFile::new().expect("a file for the output");
+    let file = |path: &Path| std::fs::OpenOptions::new().append(true).open(path).expect("it was made");
+    command.stdin(Stdio::null()).stdout(file(printed.path())).stderr(file(printed.path()));
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return (false, format!("{program} cannot be started: {error}")),
+    };
+    let mut status = None;
+    let ended = wait::holds_within(bound, || {
+        status = child.try_wait().expect("a child of this process");
+        status.is_some()
+    });
+    if !ended {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let mut output = String::from_utf8_lossy(&std::fs::read(printed.path()).unwrap_or_default()).into_owned();
+    if !ended {
+        output.push_str(&format!("\n{program} was still running after {} s", bound.as_secs()));
+    }
+    (status.is_some_and(|status| status.success()), output)
+}
