@@ -100,10 +100,16 @@ fn two_versions_swap_under_load_and_nothing_fails() {
     assert!(versions.iter().all(|&count| count > swaps), "both versions answered: {versions:?}");
     assert_eq!(counter(&metrics, "gannet_loads_total") - loads_before, swaps, "every swap loaded a session");
     wait::until("what was replaced is destroyed", || counter(&metrics, "gannet_unloads_total") >= swaps);
-    println!("{swaps} swaps under {} answers, versions {versions:?}, 0 failed", seen.answers.load(Ordering::Relaxed));
+    println!(
+        "{swaps} swaps under {} answers, versions {versions:?}, 0 failed",
+        seen.answers.load(Ordering::Relaxed)
+    );
     if memory.len() >= 10 {
         let gained = slope(&memory);
-        println!("memory after the 100th swap: {gained:.0} bytes a swap, {:?} bytes at the end", memory.last());
+        println!(
+            "memory after the 100th swap: {gained:.0} bytes a swap, {:?} bytes at the end",
+            memory.last()
+        );
         assert!(gained <= 1024.0, "memory grows by {gained:.0} bytes a swap");
     }
 }

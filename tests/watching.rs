@@ -229,7 +229,10 @@ fn a_broken_settings_file_keeps_what_serves() {
     let folder = Folder::with_add_one();
     folder.write("m/model.toml", "max_batch_size = 8\n");
     let server = serve(&folder);
-    folder.write("m/model.toml", "max_batch_size = 8\n\nversionz = \"all\"\n[limits]\nqueue_requests_max = \"many\"\n");
+    folder.write(
+        "m/model.toml",
+        "max_batch_size = 8\n\nversionz = \"all\"\n[limits]\nqueue_requests_max = \"many\"\n",
+    );
     wait::until("the faults are told", || problems(&server, "m").contains("versionz"));
     let told = problems(&server, "m");
     for part in ["m/model.toml", "3", "versionz", "queue_requests_max"] {

@@ -82,7 +82,8 @@ impl Handle {
     /// Waits for the connections to end. Whether they did in time.
     pub fn join(self, within: Duration) -> bool {
         let deadline = gannet_runtime::clock::now() + within;
-        while self.open.load(Ordering::Acquire) > 0 || self.threads.iter().any(|thread| !thread.is_finished()) {
+        while self.open.load(Ordering::Acquire) > 0 || self.threads.iter().any(|thread| !thread.is_finished())
+        {
             if gannet_runtime::clock::now() >= deadline {
                 return false;
             }
@@ -119,14 +120,17 @@ pub fn start(options: Options) -> anyhow::Result<Handle> {
             all_open: Arc::clone(&open),
             closing: closing.clone(),
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
         let run = move || runtime.block_on(worker.run(receiver));
         threads.push(std::thread::Builder::new().name(format!("gannet-io-{index}")).spawn(run)?);
     }
     let listeners = [(options.http, Protocol::Http), (options.grpc, Protocol::Grpc)];
     let listeners: Vec<_> = listeners.into_iter().filter_map(|(l, protocol)| Some((l?, protocol))).collect();
-    let acceptor = Acceptor { workers, connections_max: options.state.limits.connections_max, open: Arc::clone(&open) };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
+    let acceptor =
+        Acceptor { workers, connections_max: options.state.limits.connections_max, open: Arc::clone(&open) };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
     let run = move || runtime.block_on(acceptor.run(listeners, closing));
     threads.push(std::thread::Builder::new().name("gannet-accept".into()).spawn(run)?);
     Ok(Handle { close, threads, open })
@@ -158,13 +162,14 @@ impl Acceptor {
     }
 
     async fn accept(&self, listener: TcpListener, protocol: Protocol) {
-        let listener = match listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener)) {
-            Ok(listener) => listener,
-            Err(error) => {
-                tracing::error!(%error, protocol = protocol.name(), "the listener cannot be watched");
-                return;
-            }
-        };
+        let listener =
+            match listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener)) {
+                Ok(listener) => listener,
+                Err(error) => {
+                    tracing::error!(%error, protocol = protocol.name(), "the listener cannot be watched");
+                    return;
+                }
+            };
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -179,7 +184,8 @@ impl Acceptor {
                 continue;
             }
             let Ok(stream) = stream.into_std() else { continue };
-            let Some(worker) = self.workers.iter().min_by_key(|worker| worker.open.load(Ordering::Relaxed)) else {
+            let Some(worker) = self.workers.iter().min_by_key(|worker| worker.open.load(Ordering::Relaxed))
+            else {
                 return;
             };
             worker.open.fetch_add(1, Ordering::Relaxed);

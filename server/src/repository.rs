@@ -149,8 +149,8 @@ impl Repository {
             limits: options.ingest,
             ..FilesystemOptions::default()
         };
-        let source =
-            FilesystemSource::new(options.paths.clone(), source_options).map_err(|error| error.to_string())?;
+        let source = FilesystemSource::new(options.paths.clone(), source_options)
+            .map_err(|error| error.to_string())?;
         let (requests, receiver) = bounded(REQUESTS_MAX);
         let inventory = Arc::new(ArcSwap::from_pointee(Inventory::default()));
         let looked = Arc::new(AtomicBool::new(false));
@@ -194,7 +194,8 @@ impl Repository {
     fn all_settled(&self) -> bool {
         let table = self.control.table().snapshot();
         let inventory = self.inventory.load();
-        let mut wanted = inventory.models.iter().filter(|(_, known)| known.wanted && !known.versions.is_empty());
+        let mut wanted =
+            inventory.models.iter().filter(|(_, known)| known.wanted && !known.versions.is_empty());
         wanted.all(|(name, known)| match table.model(name.as_str()) {
             Some(entry) => {
                 let refused = |v: &VersionEntry| v.status.state == VersionState::Unavailable;
@@ -223,7 +224,8 @@ impl Repository {
             if entries.iter().any(|entry| entry.name == name.as_str()) {
                 continue;
             }
-            let reason = if known.problems.is_empty() { "unloaded".into() } else { known.problems.join("; ") };
+            let reason =
+                if known.problems.is_empty() { "unloaded".into() } else { known.problems.join("; ") };
             let line = |version: String| IndexEntry {
                 name: name.to_string(),
                 version,
@@ -292,7 +294,12 @@ impl Repository {
     ///
     /// # Errors
     /// A refusal when the mode forbids it, or the repository has no such version.
-    pub async fn select_version(&self, model: ModelName, version: Version, wanted: bool) -> Result<(), Refusal> {
+    pub async fn select_version(
+        &self,
+        model: ModelName,
+        version: Version,
+        wanted: bool,
+    ) -> Result<(), Refusal> {
         self.check_mode()?;
         let (reply, done) = oneshot::channel();
         self.ask(Request::Select { model, version, wanted, reply }, done).await
@@ -316,9 +323,10 @@ impl Repository {
     ) -> Result<(), Refusal> {
         let stopping = || Refusal::new(Kind::Unavailable, "the server is shutting down");
         self.requests.try_send(request).map_err(|error| match error {
-            crossbeam::channel::TrySendError::Full(_) => {
-                Refusal::new(Kind::Exhausted, format!("{REQUESTS_MAX} repository requests wait already; try again"))
-            }
+            crossbeam::channel::TrySendError::Full(_) => Refusal::new(
+                Kind::Exhausted,
+                format!("{REQUESTS_MAX} repository requests wait already; try again"),
+            ),
             crossbeam::channel::TrySendError::Disconnected(_) => stopping(),
         })?;
         answer.await.unwrap_or_else(|_| Err(stopping()))

@@ -11,9 +11,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use gannet_server::grpc::pb::{
-    ModelInferRequest, ModelInferResponse, model_infer_request::InferInputTensor,
-};
+use gannet_server::grpc::pb::{ModelInferRequest, ModelInferResponse, model_infer_request::InferInputTensor};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
@@ -47,14 +45,25 @@ impl Clients {
         let seen = Arc::new(Seen::default());
         let (stopping, counting) = (Arc::clone(&stop), Arc::clone(&seen));
         let run = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let mut tasks = Vec::new();
                 for index in 0..http_count {
-                    tasks.push(tokio::spawn(over_http(http, index, Arc::clone(&stopping), Arc::clone(&counting))));
+                    tasks.push(tokio::spawn(over_http(
+                        http,
+                        index,
+                        Arc::clone(&stopping),
+                        Arc::clone(&counting),
+                    )));
                 }
                 for index in 0..grpc_count {
-                    tasks.push(tokio::spawn(over_grpc(grpc, index, Arc::clone(&stopping), Arc::clone(&counting))));
+                    tasks.push(tokio::spawn(over_grpc(
+                        grpc,
+                        index,
+                        Arc::clone(&stopping),
+                        Arc::clone(&counting),
+                    )));
                 }
                 for task in tasks {
                     task.await.expect("a client that does not panic");

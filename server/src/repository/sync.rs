@@ -177,14 +177,17 @@ impl Sync {
         };
         if stale != self.stale {
             match &stale {
-                Some(reason) => tracing::warn!(%reason, "the repository cannot be read; what is served stays"),
+                Some(reason) => {
+                    tracing::warn!(%reason, "the repository cannot be read; what is served stays")
+                }
                 None => tracing::info!("the repository can be read again"),
             }
         }
         for problem in problems.iter().filter(|problem| !self.source_problems.contains(problem)) {
             tracing::warn!("{problem}");
         }
-        let news = changed || stale != self.stale || problems != self.source_problems || !self.refused.is_empty();
+        let news =
+            changed || stale != self.stale || problems != self.source_problems || !self.refused.is_empty();
         self.found = models.into_iter().map(|model| (model.name.clone(), model)).collect();
         (self.stale, self.source_problems) = (stale, problems);
         Look { news, settling }
@@ -280,13 +283,22 @@ impl Sync {
     }
 
     /// The version as it is to be loaded, copied into the store; the copy before it when this one cannot be had.
-    fn spec(&mut self, model: &ModelName, from: &Candidate, settings: &Arc<ModelSettings>) -> Option<LoadSpec> {
+    fn spec(
+        &mut self,
+        model: &ModelName,
+        from: &Candidate,
+        settings: &Arc<ModelSettings>,
+    ) -> Option<LoadSpec> {
         let artifact = self.artifact(model, from)?;
         let Some(backend) = self.backend_for(&artifact, settings) else {
             let known: Vec<&str> = self.parts.backends.iter().map(|backend| backend.name()).collect();
             let wanted = settings.backend.as_deref().unwrap_or("any");
             let known = known.join(", ");
-            self.refuse(model, from, format!("no engine for it: the settings ask for '{wanted}', there is: {known}"));
+            self.refuse(
+                model,
+                from,
+                format!("no engine for it: the settings ask for '{wanted}', there is: {known}"),
+            );
             return None;
         };
         let class_labels = match gannet_models::read_version_labels(artifact.dir()) {
@@ -338,7 +350,12 @@ impl Sync {
         self.parts.backends.iter().find(fits).cloned()
     }
 
-    fn load(&mut self, model: &ModelName, change: &LoadOverride, reply: oneshot::Sender<Result<(), Refusal>>) {
+    fn load(
+        &mut self,
+        model: &ModelName,
+        change: &LoadOverride,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    ) {
         self.look_settled();
         let result = self.ask_for(model, change);
         if result.is_ok() {
@@ -383,7 +400,9 @@ impl Sync {
         if let (Some(versions), Some(settings)) = (&versions, &settings) {
             let found: Vec<Version> = versions.iter().map(|(version, _)| version.clone()).collect();
             if settings.version_policy.choose(&found).is_empty() {
-                return Err(Refusal::invalid(format!("model '{model}': the version policy chooses none of the files")));
+                return Err(Refusal::invalid(format!(
+                    "model '{model}': the version policy chooses none of the files"
+                )));
             }
         }
         self.asked.insert(model.clone(), Asked { settings, versions, only: None, generation });
@@ -463,10 +482,14 @@ impl Sync {
                 let versions = versions.iter().map(|(version, _)| version.clone()).collect();
                 let settings = Arc::clone(settings);
                 let (problems, artifacts) = (problems(name, &[]), artifacts(name));
-                models.insert(name.clone(), KnownModel { settings, versions, artifacts, problems, wanted: true });
+                models.insert(
+                    name.clone(),
+                    KnownModel { settings, versions, artifacts, problems, wanted: true },
+                );
             }
         }
-        let inventory = Inventory { models, problems: self.source_problems.clone(), stale: self.stale.clone() };
+        let inventory =
+            Inventory { models, problems: self.source_problems.clone(), stale: self.stale.clone() };
         self.parts.inventory.store(Arc::new(inventory));
     }
 
