@@ -4,8 +4,13 @@
 
 mod support;
 
+mod admin_api;
 mod clients;
+mod command_line;
+mod control_modes;
+mod metrics_page;
 mod ready;
+mod shutdown;
 mod sim;
 mod swap;
 mod swapping;

@@ -12,7 +12,7 @@ use crate::support::{
     wait,
 };
 
-const LATEST_IS_TOML: &str = "versions = \"all\"\n";
+const ALL_VERSIONS: &str = "versions = \"all\"\n";
 
 fn serve(folder: &Folder) -> Server {
     Server::start(&folder.path(), |_| {})
@@ -182,7 +182,7 @@ fn bad_model_files_are_refused_with_path_and_reason_while_the_version_before_ser
 fn what_is_removed_is_unloaded() {
     let folder = Folder::with_add_one();
     folder.put("m/2", "add_two");
-    folder.write("m/model.toml", LATEST_IS_TOML);
+    folder.write("m/model.toml", ALL_VERSIONS);
     folder.put("other/1", "add_two");
     let server = serve(&folder);
     wait::until("both versions serve", || versions(&server, "m") == ["1", "2"]);

@@ -155,6 +155,14 @@ impl Store {
         collected
     }
 
+    /// Whether it holds more than `keep`, which the next collection may remove.
+    #[must_use]
+    pub fn holds_more_than(&self, keep: &HashSet<Digest>) -> bool {
+        let digests = fs::read_dir(&self.trees).into_iter().flatten().flatten();
+        let mut digests = digests.filter_map(|item| item.file_name().to_str()?.parse::<Digest>().ok());
+        digests.any(|digest| !keep.contains(&digest))
+    }
+
     fn remove_unwanted(&self, keep: &HashSet<Digest>) -> Result<Vec<Digest>, ModelError> {
         let mut pins = self.lock_pins();
         pins.retain(|_, pin| pin.strong_count() > 0);

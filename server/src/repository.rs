@@ -332,7 +332,11 @@ impl Repository {
         answer.await.unwrap_or_else(|_| Err(stopping()))
     }
 
-    fn check_mode(&self) -> Result<(), Refusal> {
+    /// Whether calls decide what is served.
+    ///
+    /// # Errors
+    /// A refusal in the protocol's own words when they do not.
+    pub fn check_mode(&self) -> Result<(), Refusal> {
         match self.mode {
             ControlMode::Explicit => Ok(()),
             ControlMode::Poll => Err(Refusal::new(

@@ -32,6 +32,7 @@ pub(super) fn index(
 /// When that is not allowed here, or fails.
 pub(super) async fn load(state: &State, request: pb::RepositoryModelLoadRequest) -> Result<(), Refusal> {
     refuse_name(&request.repository_name)?;
+    state.repository.check_mode()?;
     check_access(state.repository_access)?;
     let change = read_override(request.parameters)?;
     state.repository.load(&request.model_name, change).await
@@ -43,6 +44,7 @@ pub(super) async fn load(state: &State, request: pb::RepositoryModelLoadRequest)
 /// When that is not allowed here, or the model is unknown.
 pub(super) async fn unload(state: &State, request: pb::RepositoryModelUnloadRequest) -> Result<(), Refusal> {
     refuse_name(&request.repository_name)?;
+    state.repository.check_mode()?;
     check_access(state.repository_access)?;
     // `unload_dependents` is taken and changes nothing: no model here depends on another.
     state.repository.unload(&request.model_name).await

@@ -130,8 +130,9 @@ fn index(state: &State, request: &RepositoryRequest) -> Result<Answered, Refusal
 /// Whether the data ports may change what is served.
 ///
 /// # Errors
-/// [`Kind::Forbidden`], saying how to allow it.
+/// [`Kind::Unavailable`] unless calls decide what is served; [`Kind::Forbidden`], saying how to allow it.
 pub fn allow(state: &State) -> Result<(), Refusal> {
+    state.repository.check_mode()?;
     match state.repository_access {
         RepositoryAccess::Full => Ok(()),
         RepositoryAccess::Index => Err(Refusal::new(

@@ -12,7 +12,9 @@ use std::{
 
 use arc_swap::ArcSwap;
 use crossbeam::channel::{Receiver, RecvTimeoutError};
-use gannet_models::{Artifact, Digest, ModelName, ModelSettings, Store, Version, VersionLocation, pbtxt};
+use gannet_models::{
+    Artifact, Digest, ModelName, ModelSettings, Store, Version, VersionLocation, pbtxt, store::Collected,
+};
 use gannet_registry::{AspiredModel, Poll, Source, SourceHealth};
 use gannet_runtime::{
     backend::Backend,
@@ -63,6 +65,8 @@ pub(super) struct Sync {
     artifacts: HashMap<(ModelName, Version), (u64, Artifact)>,
     /// Versions that could not be copied, and why.
     refused: BTreeMap<(ModelName, Version), (u64, String)>,
+    /// Whether the store holds copies that nobody wants any more.
+    rubbish: bool,
 }
 
 /// A model that was asked for, with its own configuration and files if any.
@@ -99,6 +103,7 @@ impl Sync {
             told: BTreeMap::new(),
             artifacts: HashMap::new(),
             refused: BTreeMap::new(),
+            rubbish: false,
         }
     }
 
@@ -161,8 +166,11 @@ impl Sync {
         if self.parts.options.mode == ControlMode::None {
             return;
         }
-        if self.look_now().news {
+        let news = self.look_now().news;
+        if news {
             self.reconcile_all();
+        }
+        if news || self.rubbish {
             self.collect();
         }
     }
@@ -505,7 +513,11 @@ impl Sync {
             self.found.get(model).is_some_and(|found| found.versions.iter().any(|v| v.version == *version))
         });
         let keep: HashSet<Digest> = self.artifacts.values().map(|(_, artifact)| artifact.digest()).collect();
-        if let Err(error) = self.parts.store.collect(&keep) {
+        let collected = self.parts.store.collect(&keep);
+        // what still drains can go at a later look
+        self.rubbish =
+            matches!(collected, Ok(Collected::Removed(_))) && self.parts.store.holds_more_than(&keep);
+        if let Err(error) = collected {
             tracing::warn!(%error, "the store could not be tidied");
         }
     }
