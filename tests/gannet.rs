@@ -2,6 +2,7 @@
 
 mod support;
 
+mod batching;
 mod clients;
 mod ready;
 mod sim;
