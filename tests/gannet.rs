@@ -4,6 +4,7 @@ mod support;
 
 mod batching;
 mod clients;
+mod overload;
 mod ready;
 mod sim;
 mod swap;
