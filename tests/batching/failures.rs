@@ -56,8 +56,8 @@ fn a_version_that_differs_from_its_golden_file_is_refused() {
     wait::until("version 2 is refused", || {
         let bytes = request("POST", "/v2/repository/index", "", b"");
         let index = crate::support::http::exchange(server.http(), &bytes).json();
-        let lines = index.as_array().unwrap().iter();
-        let second = lines.filter(|line| line["version"] == "2" && line["state"] == "UNAVAILABLE").next();
+        let mut lines = index.as_array().unwrap().iter();
+        let second = lines.find(|line| line["version"] == "2" && line["state"] == "UNAVAILABLE");
         reason = second.and_then(|line| line["reason"].as_str()).unwrap_or_default().to_owned();
         !reason.is_empty()
     });

@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 /// Rows of the request that holds the model, which take about 30 ms each and run as one.
-const HELD_ROWS: usize = 30;
+const HELD_ROWS: usize = 20;
 
 pub(crate) struct Busy {
     pub(crate) server: Server,
@@ -27,8 +27,13 @@ impl Busy {
     /// A server with `add_one` and with `slow`, whose requests run one by one, whatever their rows; `settings` are
     /// tables of its `model.toml`.
     pub(crate) fn start(settings: &str) -> Self {
+        Self::start_with(&format!("max_batch_size = 0\n{settings}"))
+    }
+
+    /// The same with these settings alone.
+    pub(crate) fn start_with(settings: &str) -> Self {
         let repository = Repository::of(&["slow", "add_one"]);
-        repository.set("slow", &format!("max_batch_size = 0\n{settings}"));
+        repository.set("slow", settings);
         let server = Server::start(repository.path(), |_| {});
         let servable = server.app().state().table().resolve("slow", None).expect("it is ready");
         Self { server, servable, _repository: repository }
@@ -43,7 +48,7 @@ impl Busy {
         self.ask_rows(1, value, parameters)
     }
 
-    fn ask_rows(&self, rows: usize, value: f64, parameters: &str) -> Connection {
+    pub(crate) fn ask_rows(&self, rows: usize, value: f64, parameters: &str) -> Connection {
         let data = vec![value; rows];
         let inputs = json!([{"name": "x", "datatype": "FP32", "shape": [rows, 1], "data": data}]);
         let body = format!(r#"{{"inputs":{inputs},"parameters":{{{parameters}}}}}"#);
@@ -88,9 +93,14 @@ impl Busy {
 
 /// One row of `value`, as a message.
 pub(crate) fn message(value: f32) -> ModelInferRequest {
+    message_of(1, value)
+}
+
+pub(crate) fn message_of(rows: i64, value: f32) -> ModelInferRequest {
+    let values: Vec<f32> = (0..rows).map(|_| value).collect();
     ModelInferRequest {
         model_name: "slow".into(),
-        inputs: vec![Tensor::typed("x", &[1, 1], &[value])],
+        inputs: vec![Tensor::typed("x", &[rows, 1], &values)],
         ..ModelInferRequest::default()
     }
 }

@@ -248,9 +248,9 @@ fn unescaped(text: &str) -> String {
     let mut out = Vec::new();
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
-        let digits = || [bytes.clone().next()?, bytes.clone().nth(1)?].try_into().ok();
-        let hex = (byte == b'%').then(digits).flatten();
-        let value = hex.and_then(|hex: [u8; 2]| u8::from_str_radix(std::str::from_utf8(&hex).ok()?, 16).ok());
+        let digits: Vec<u8> = bytes.clone().take(2).collect();
+        let hex = std::str::from_utf8(&digits).ok().filter(|_| byte == b'%');
+        let value = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
         out.push(value.unwrap_or(byte));
         if value.is_some() {
             bytes.nth(1);
