@@ -1,7 +1,10 @@
 //! What the tests share. Must not hold tests of the product.
 
+pub(crate) mod call;
+pub(crate) mod folder;
 pub(crate) mod grpc;
 pub(crate) mod http;
+pub(crate) mod load;
 pub(crate) mod proof;
 pub(crate) mod random;
 pub(crate) mod repository;

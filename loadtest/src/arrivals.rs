@@ -106,13 +106,7 @@ fn ramp_seconds(from: f64, to: f64, seconds: f64, level: f64) -> f64 {
 impl Arrivals {
     /// The sequence of a profile; equal seeds give equal sequences.
     pub fn new(profile: Profile, spacing: Spacing, seed: u64) -> Self {
-        Self {
-            profile,
-            spacing,
-            random: Random::new(seed),
-            number: 0,
-            level: 0.0,
-        }
+        Self { profile, spacing, random: Random::new(seed), number: 0, level: 0.0 }
     }
 }
 
@@ -151,9 +145,7 @@ pub fn parse_recorded(text: &str) -> Result<Vec<u64>, String> {
         seconds.push(time);
     }
     let Some(&first) = seconds.first() else {
-        return Err(
-            "expected at least one arrival, got none; write one time in seconds a line".into(),
-        );
+        return Err("expected at least one arrival, got none; write one time in seconds a line".into());
     };
     let due_ns = |time: f64| ((time - first) * SECOND_NS as f64).round() as u64;
     Ok(seconds.into_iter().map(due_ns).collect())
@@ -163,57 +155,32 @@ pub fn parse_recorded(text: &str) -> Result<Vec<u64>, String> {
 mod tests {
     use super::*;
 
-    fn check(profile: Profile, spacing: Spacing, expected_ms: &[u64]) {
+    fn check(profile: &Profile, spacing: Spacing, expected_ms: &[u64]) {
         let arrivals = Arrivals::new(profile.clone(), spacing, 1);
-        let due_ms: Vec<u64> = arrivals
-            .take(expected_ms.len())
-            .map(|ns| (ns + 500_000) / 1_000_000)
-            .collect();
+        let due_ms: Vec<u64> =
+            arrivals.take(expected_ms.len()).map(|ns| (ns + 500_000) / 1_000_000).collect();
         assert_eq!(due_ms, expected_ms, "{profile:?}");
     }
 
     #[test]
     fn even_arrivals() {
-        check(
-            Profile::Steady { rate: 100.0 },
-            Spacing::Even,
-            &[0, 10, 20, 30],
-        );
-        let bursts = Profile::Bursts {
-            rate: 100.0,
-            size: 3,
-        };
-        check(bursts, Spacing::Even, &[0, 0, 0, 30, 30, 30, 60]);
-        let ramp = |from, to| Profile::Ramp {
-            from,
-            to,
-            seconds: 1.0,
-        };
+        check(&Profile::Steady { rate: 100.0 }, Spacing::Even, &[0, 10, 20, 30]);
+        let bursts = Profile::Bursts { rate: 100.0, size: 3 };
+        check(&bursts, Spacing::Even, &[0, 0, 0, 30, 30, 30, 60]);
+        let ramp = |from, to| Profile::Ramp { from, to, seconds: 1.0 };
         // Cumulative 5 t^2 up to 5 arrivals, then 10 a second.
-        check(
-            ramp(0.0, 10.0),
-            Spacing::Even,
-            &[0, 447, 632, 775, 894, 1000, 1100],
-        );
-        check(ramp(10.0, 10.0), Spacing::Even, &[0, 100, 200]);
-        check(
-            ramp(10.0, 2.0),
-            Spacing::Even,
-            &[0, 104, 219, 349, 500, 691, 1000, 1500],
-        );
-        let recorded = Profile::Recorded {
-            due_ns: vec![0, 7_000_000],
-        };
-        check(recorded.clone(), Spacing::Even, &[0, 7]);
+        check(&ramp(0.0, 10.0), Spacing::Even, &[0, 447, 632, 775, 894, 1000, 1100]);
+        check(&ramp(10.0, 10.0), Spacing::Even, &[0, 100, 200]);
+        check(&ramp(10.0, 2.0), Spacing::Even, &[0, 104, 219, 349, 500, 691, 1000, 1500]);
+        let recorded = Profile::Recorded { due_ns: vec![0, 7_000_000] };
+        check(&recorded, Spacing::Even, &[0, 7]);
         assert_eq!(Arrivals::new(recorded, Spacing::Even, 1).count(), 2);
     }
 
     #[test]
     fn poisson_arrivals_depend_on_the_seed_alone_and_keep_the_rate() {
         let draw = |seed| -> Vec<u64> {
-            Arrivals::new(Profile::Steady { rate: 1000.0 }, Spacing::Poisson, seed)
-                .take(100_000)
-                .collect()
+            Arrivals::new(Profile::Steady { rate: 1000.0 }, Spacing::Poisson, seed).take(100_000).collect()
         };
         let due_ns = draw(5);
         assert_eq!(due_ns, draw(5));
@@ -222,10 +189,7 @@ mod tests {
         let last_seconds = due_ns[99_999] as f64 / 1e9;
         assert!((last_seconds - 100.0).abs() < 2.0, "{last_seconds}");
         // The gaps' standard deviation equals their mean.
-        let gaps: Vec<f64> = due_ns
-            .windows(2)
-            .map(|w| (w[1] - w[0]) as f64 / 1e6)
-            .collect();
+        let gaps: Vec<f64> = due_ns.windows(2).map(|w| (w[1] - w[0]) as f64 / 1e6).collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
         let variance = gaps.iter().map(|g| (g - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
         assert!((variance.sqrt() / mean - 1.0).abs() < 0.02);
@@ -233,15 +197,8 @@ mod tests {
 
     #[test]
     fn recorded_files() {
-        assert_eq!(
-            parse_recorded("# times\n5.0\n\n5.25\n"),
-            Ok(vec![0, 250_000_000])
-        );
-        for (text, place) in [
-            ("1\nx", "line 2"),
-            ("2\n1", "line 2"),
-            ("# no", "at least one"),
-        ] {
+        assert_eq!(parse_recorded("# times\n5.0\n\n5.25\n"), Ok(vec![0, 250_000_000]));
+        for (text, place) in [("1\nx", "line 2"), ("2\n1", "line 2"), ("# no", "at least one")] {
             let error = parse_recorded(text).unwrap_err();
             assert!(error.contains(place), "{error}");
         }

@@ -33,23 +33,11 @@ pub(crate) struct Server {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ControlError {
     #[error("{url}: server cannot be reached: {cause}; start it, or correct --url")]
-    Unreachable {
-        url: ServerUrl,
-        cause: std::io::Error,
-    },
+    Unreachable { url: ServerUrl, cause: std::io::Error },
     #[error("{url}: {question}: expected success, got {got}; {advice}")]
-    Refused {
-        url: ServerUrl,
-        question: String,
-        got: String,
-        advice: &'static str,
-    },
+    Refused { url: ServerUrl, question: String, got: String, advice: &'static str },
     #[error("{url}: {question}: {fault}")]
-    Answer {
-        url: ServerUrl,
-        question: String,
-        fault: String,
-    },
+    Answer { url: ServerUrl, question: String, fault: String },
 }
 
 impl Server {
@@ -67,10 +55,7 @@ impl Server {
                 let request = model_request(model, version);
                 let metadata: ModelMetadataResponse = self.call("ModelMetadata", &request)?;
                 let config: Option<ModelConfigResponse> = self.call("ModelConfig", &request).ok();
-                (
-                    "ModelMetadata".to_string(),
-                    Signature::from_grpc(metadata, config),
-                )
+                ("ModelMetadata".to_string(), Signature::from_grpc(metadata, config))
             }
         };
         signature.map_err(|fault| self.bad_answer(&question, fault))
@@ -85,33 +70,20 @@ impl Server {
             }
             Scheme::Grpc => {
                 let request = model_request(model, version);
-                self.call("ModelStatistics", &request)
-                    .ok()
-                    .map(ServerStats::from_grpc)
+                self.call("ModelStatistics", &request).ok().map(ServerStats::from_grpc)
             }
         }
     }
 
     fn get(&self, path: &str) -> Result<Value, ControlError> {
-        let head = http::RequestHead {
-            method: "GET",
-            path,
-            host: &self.url.authority,
-            headers: &self.headers,
-        };
-        let calls = Calls::Http {
-            requests: vec![http::request(&head, &[])],
-            depth: 1,
-        };
+        let head =
+            http::RequestHead { method: "GET", path, host: &self.url.authority, headers: &self.headers };
+        let calls = Calls::Http { requests: vec![http::request(&head, &[])], depth: 1 };
         let body = self.exchange(path, &calls)?;
         serde_json::from_slice(&body).map_err(|e| self.bad_answer(path, format!("no JSON: {e}")))
     }
 
-    fn call<T: Message + Default>(
-        &self,
-        method: &str,
-        request: &impl Message,
-    ) -> Result<T, ControlError> {
+    fn call<T: Message + Default>(&self, method: &str, request: &impl Message) -> Result<T, ControlError> {
         let path = format!("{}{method}", grpc::SERVICE);
         let calls = Calls::Grpc {
             head: CallHead::new(&self.url.authority, &path, &self.headers),
@@ -124,18 +96,11 @@ impl Server {
 
     /// One request over a connection of its own.
     fn exchange(&self, question: &str, calls: &Calls) -> Result<Vec<u8>, ControlError> {
-        let unreachable = |cause| ControlError::Unreachable {
-            url: self.url.clone(),
-            cause,
-        };
+        let unreachable = |cause| ControlError::Unreachable { url: self.url.clone(), cause };
         let timeout = Duration::from_secs(STEP_SECONDS_MAX);
         let mut socket = TcpStream::connect_timeout(&self.address, timeout).map_err(unreachable)?;
-        socket
-            .set_read_timeout(Some(timeout))
-            .map_err(unreachable)?;
-        socket
-            .set_write_timeout(Some(timeout))
-            .map_err(unreachable)?;
+        socket.set_read_timeout(Some(timeout)).map_err(unreachable)?;
+        socket.set_write_timeout(Some(timeout)).map_err(unreachable)?;
         let mut link = calls.link();
         let mut answer = None;
         let mut buffer = vec![0; 64 << 10];
@@ -169,11 +134,7 @@ impl Server {
     }
 
     fn bad_answer(&self, question: &str, fault: String) -> ControlError {
-        ControlError::Answer {
-            url: self.url.clone(),
-            question: question.to_string(),
-            fault,
-        }
+        ControlError::Answer { url: self.url.clone(), question: question.to_string(), fault }
     }
 }
 
@@ -196,10 +157,7 @@ fn path_segment(name: &str) -> String {
 }
 
 fn model_request(model: &str, version: &str) -> ModelRequest {
-    ModelRequest {
-        name: model.to_string(),
-        version: version.to_string(),
-    }
+    ModelRequest { name: model.to_string(), version: version.to_string() }
 }
 
 #[cfg(test)]
@@ -209,9 +167,6 @@ mod tests {
     #[test]
     fn paths() {
         assert_eq!(model_path("mlp", ""), "/v2/models/mlp");
-        assert_eq!(
-            model_path("a b/c", "v1.2"),
-            "/v2/models/a%20b%2Fc/versions/v1.2"
-        );
+        assert_eq!(model_path("a b/c", "v1.2"), "/v2/models/a%20b%2Fc/versions/v1.2");
     }
 }

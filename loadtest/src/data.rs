@@ -52,10 +52,7 @@ pub(crate) fn requests(
                 name: column.input.name.clone(),
                 datatype: column.input.datatype,
                 shape,
-                data: chosen
-                    .clone()
-                    .flat_map(|row| column.rows[row].iter().copied())
-                    .collect(),
+                data: chosen.clone().flat_map(|row| column.rows[row].iter().copied()).collect(),
             }
         };
         columns.iter().map(tensor).collect()
@@ -70,11 +67,7 @@ mod tests {
 
     fn column(rows: u8) -> Column {
         Column {
-            input: InputSpec {
-                name: "x".into(),
-                datatype: DataType::Uint8,
-                shape: vec![-1, 1],
-            },
+            input: InputSpec { name: "x".into(), datatype: DataType::Uint8, shape: vec![-1, 1] },
             row_shape: vec![1],
             rows: (0..rows).map(|value| vec![value]).collect(),
         }
@@ -82,10 +75,7 @@ mod tests {
 
     fn check(rows: usize, seed: Option<u64>, expected: &[&[u8]]) {
         let requests = requests(&[column(5)], rows, seed).unwrap();
-        let data: Vec<&[u8]> = requests
-            .iter()
-            .map(|tensors| &tensors[0].data[..])
-            .collect();
+        let data: Vec<&[u8]> = requests.iter().map(|tensors| &tensors[0].data[..]).collect();
         assert_eq!(data, expected);
         assert_eq!(requests[0][0].shape, [rows, 1]);
     }

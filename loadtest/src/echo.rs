@@ -43,8 +43,8 @@ pub fn run(flags: &EchoFlags) -> anyhow::Result<()> {
     if let Some(cpu) = flags.pin {
         cpu::pin_thread(cpu).map_err(anyhow::Error::msg)?;
     }
-    let mut echo = Echo::bind(flags.http, flags.grpc)
-        .context("echo: a port cannot be bound; choose another")?;
+    let mut echo =
+        Echo::bind(flags.http, flags.grpc).context("echo: a port cannot be bound; choose another")?;
     if let Some(address) = echo.http_address() {
         println!("http://{address}");
     }
@@ -53,8 +53,7 @@ pub fn run(flags: &EchoFlags) -> anyhow::Result<()> {
     }
     let clock = Clock::start();
     let end_ns = flags.seconds.saturating_mul(SECOND_NS);
-    echo.serve(|| clock.now_ns() >= end_ns)
-        .context("echo: epoll failed")
+    echo.serve(|| clock.now_ns() >= end_ns).context("echo: epoll failed")
 }
 
 /// The server, bound and not yet serving.
@@ -107,33 +106,22 @@ impl Echo {
 
     /// Where HTTP is served.
     pub fn http_address(&self) -> Option<SocketAddr> {
-        self.http
-            .as_ref()
-            .and_then(|listener| listener.local_addr().ok())
+        self.http.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     /// Where gRPC is served.
     pub fn grpc_address(&self) -> Option<SocketAddr> {
-        self.grpc
-            .as_ref()
-            .and_then(|listener| listener.local_addr().ok())
+        self.grpc.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     /// Serves until `ended` says so; it is asked at least every 20 ms.
     pub fn serve(&mut self, ended: impl Fn() -> bool) -> io::Result<()> {
         let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_MAX);
         let mut buffer = vec![0; READ_BYTES_MAX];
-        let wait = Timespec {
-            tv_sec: 0,
-            tv_nsec: WAIT_NS as _,
-        };
+        let wait = Timespec { tv_sec: 0, tv_nsec: WAIT_NS as _ };
         while !ended() {
             events.clear();
-            match epoll::wait(
-                &self.poll,
-                rustix::buffer::spare_capacity(&mut events),
-                Some(&wait),
-            ) {
+            match epoll::wait(&self.poll, rustix::buffer::spare_capacity(&mut events), Some(&wait)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -163,24 +151,14 @@ impl Echo {
             };
             socket.set_nonblocking(true)?;
             socket.set_nodelay(true)?;
-            epoll::add(
-                &self.poll,
-                &socket,
-                EventData::new_u64(index as u64),
-                EventFlags::IN,
-            )?;
+            epoll::add(&self.poll, &socket, EventData::new_u64(index as u64), EventFlags::IN)?;
             let mut output = Vec::new();
             let state = match is_grpc {
                 true => State::Grpc(Box::new(grpc::Connection::new(&mut output))),
                 false => State::Http,
             };
-            self.clients[index] = Some(Client {
-                socket,
-                state,
-                input: Vec::new(),
-                output,
-                waits_for_room: false,
-            });
+            self.clients[index] =
+                Some(Client { socket, state, input: Vec::new(), output, waits_for_room: false });
         }
         Ok(())
     }
@@ -235,14 +213,9 @@ impl Client {
         let blocked = !self.output.is_empty();
         if blocked != self.waits_for_room {
             self.waits_for_room = blocked;
-            let room = if blocked {
-                EventFlags::OUT
-            } else {
-                EventFlags::empty()
-            };
+            let room = if blocked { EventFlags::OUT } else { EventFlags::empty() };
             let flags = EventFlags::IN | room;
-            return epoll::modify(poll, &self.socket, EventData::new_u64(index as u64), flags)
-                .is_ok();
+            return epoll::modify(poll, &self.socket, EventData::new_u64(index as u64), flags).is_ok();
         }
         true
     }

@@ -67,10 +67,7 @@ pub(crate) struct Run {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EngineError {
     #[error("cannot connect to {address}: {cause}")]
-    Unreachable {
-        address: SocketAddr,
-        cause: io::Error,
-    },
+    Unreachable { address: SocketAddr, cause: io::Error },
     #[error("epoll failed: {0}")]
     Poll(#[from] rustix::io::Errno),
 }
@@ -112,27 +109,15 @@ struct Slot {
 }
 
 impl<'a> Engine<'a> {
-    fn open(
-        target: &'a Target,
-        mut run: Run,
-        recorder: &'a mut Recorder,
-    ) -> Result<Self, EngineError> {
+    fn open(target: &'a Target, mut run: Run, recorder: &'a mut Recorder) -> Result<Self, EngineError> {
         // The planned time: a request that is due at that instant belongs to the run.
         recorder.plan(run.warmup_ns);
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut slots = Vec::with_capacity(run.connections);
         for index in 0..run.connections {
-            let connection = Connection::open(target, &poll, index).map_err(|cause| {
-                EngineError::Unreachable {
-                    address: target.address,
-                    cause,
-                }
-            })?;
-            slots.push(Slot {
-                connection: Some(connection),
-                queued: true,
-                retry_ns: 0,
-            });
+            let connection = Connection::open(target, &poll, index)
+                .map_err(|cause| EngineError::Unreachable { address: target.address, cause })?;
+            slots.push(Slot { connection: Some(connection), queued: true, retry_ns: 0 });
         }
         let next_due_ns = match &mut run.load {
             Load::Closed { .. } => None,
@@ -196,11 +181,7 @@ impl<'a> Engine<'a> {
             self.pump(now_ns);
             let timeout = self.wait_time(now_ns);
             events.clear();
-            match epoll::wait(
-                &self.poll,
-                rustix::buffer::spare_capacity(&mut events),
-                Some(&timeout),
-            ) {
+            match epoll::wait(&self.poll, rustix::buffer::spare_capacity(&mut events), Some(&timeout)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -214,9 +195,7 @@ impl<'a> Engine<'a> {
 
     /// As many requests are sent as were asked for.
     fn counted_out(&self) -> bool {
-        self.run
-            .requests_max
-            .is_some_and(|max| self.measured >= max)
+        self.run.requests_max.is_some_and(|max| self.measured >= max)
     }
 
     fn sent_all(&self) -> bool {
@@ -250,9 +229,7 @@ impl<'a> Engine<'a> {
             return None;
         }
         match &self.run.load {
-            Load::Closed { in_flight } => {
-                (!self.stopped && self.in_flight < *in_flight).then_some(now_ns)
-            }
+            Load::Closed { in_flight } => (!self.stopped && self.in_flight < *in_flight).then_some(now_ns),
             Load::Open { .. } => self.backlog.front().copied(),
         }
     }
@@ -271,11 +248,7 @@ impl<'a> Engine<'a> {
                 continue;
             };
             let payload = self.target.order[self.cursor];
-            self.cursor = if self.cursor + 1 == self.target.order.len() {
-                0
-            } else {
-                self.cursor + 1
-            };
+            self.cursor = if self.cursor + 1 == self.target.order.len() { 0 } else { self.cursor + 1 };
             connection.link.send(due_ns, payload, &self.target.calls);
             if !connection.dirty {
                 connection.dirty = true;
@@ -315,8 +288,7 @@ impl<'a> Engine<'a> {
         let Some(connection) = &mut self.slots[index].connection else {
             return;
         };
-        if (flags.contains(epoll::EventFlags::OUT) || connection.has_output()) && !connection.dirty
-        {
+        if (flags.contains(epoll::EventFlags::OUT) || connection.has_output()) && !connection.dirty {
             connection.dirty = true;
             self.dirty.push(index);
         }
@@ -338,13 +310,10 @@ impl<'a> Engine<'a> {
         };
         let now_ns = self.clock.now_ns();
         let (recorder, in_flight) = (&mut *self.recorder, &mut self.in_flight);
-        let received =
-            connection
-                .link
-                .receive(&self.buffer[..bytes], &self.target.calls, &mut |answer| {
-                    *in_flight -= 1;
-                    recorder.answer(&answer, now_ns);
-                });
+        let received = connection.link.receive(&self.buffer[..bytes], &self.target.calls, &mut |answer| {
+            *in_flight -= 1;
+            recorder.answer(&answer, now_ns);
+        });
         if let Err(error) = received {
             return self.lose(index, &error.to_string());
         }
@@ -410,10 +379,7 @@ impl<'a> Engine<'a> {
                     self.recorder.note(&format!("reconnect failed: {cause}"));
                     let since_ns = self.all_lost_since_ns.unwrap_or(now_ns);
                     if now_ns - since_ns > ALL_LOST_NS_MAX {
-                        return Err(EngineError::Unreachable {
-                            address: self.target.address,
-                            cause,
-                        });
+                        return Err(EngineError::Unreachable { address: self.target.address, cause });
                     }
                 }
             }
@@ -431,11 +397,7 @@ impl<'a> Engine<'a> {
             wait_ns = 0;
         } else {
             let end_ns = self.run.warmup_ns + self.run.duration_ns;
-            for deadline_ns in [
-                self.run.warmup_ns,
-                end_ns,
-                self.next_due_ns.unwrap_or(u64::MAX),
-            ] {
+            for deadline_ns in [self.run.warmup_ns, end_ns, self.next_due_ns.unwrap_or(u64::MAX)] {
                 if deadline_ns > now_ns {
                     wait_ns = wait_ns.min(deadline_ns - now_ns);
                 }
@@ -444,10 +406,7 @@ impl<'a> Engine<'a> {
                 wait_ns = wait_ns.min(RECONNECT_PAUSE_NS);
             }
         }
-        Timespec {
-            tv_sec: 0,
-            tv_nsec: wait_ns as _,
-        }
+        Timespec { tv_sec: 0, tv_nsec: wait_ns as _ }
     }
 
     /// Counts what is left when the run is over.

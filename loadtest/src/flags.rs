@@ -58,10 +58,7 @@ fn unset(flag: &bool) -> bool {
 /// Options of a load test. A scenario file has the same names.
 #[derive(Debug, Default, Clone, Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-#[allow(
-    missing_docs,
-    reason = "each field's help text is its documentation for users"
-)]
+#[allow(missing_docs, reason = "each field's help text is its documentation for users")]
 pub struct Flags {
     /// Server: http://HOST:PORT or grpc://HOST:PORT [default: http://127.0.0.1:8000]
     #[arg(short, long, value_name = "URL", help_heading = "Server")]
@@ -168,12 +165,7 @@ pub struct Flags {
     #[arg(long, value_name = "FILE", help_heading = "Checks and objectives")]
     pub expect: Option<PathBuf>,
     /// Every answer's model_version must be one of these, such as 3,4
-    #[arg(
-        long,
-        value_name = "LIST",
-        value_delimiter = ',',
-        help_heading = "Checks and objectives"
-    )]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Checks and objectives")]
     pub check_versions: Vec<String>,
     /// Count the model_version of every Nth answer; 1: all, 0: none [default: 16]
     #[arg(long, value_name = "N", help_heading = "Checks and objectives")]
@@ -228,17 +220,7 @@ pub struct Flags {
 
 /// Groups of options that exclude each other.
 const EXCLUSIVE: [(&[&str], &[&str]); 2] = [
-    (
-        &["in-flight"],
-        &[
-            "rate",
-            "arrivals",
-            "arrivals-file",
-            "burst-size",
-            "ramp-to",
-            "find-max",
-        ],
-    ),
+    (&["in-flight"], &["rate", "arrivals", "arrivals-file", "burst-size", "ramp-to", "find-max"]),
     (&["body", "json-bytes"], &["data", "rows"]),
 ];
 
@@ -248,21 +230,14 @@ impl Flags {
         let Some(path) = &self.scenario else {
             return Ok(self);
         };
-        let text = std::fs::read_to_string(path).map_err(|e| {
-            format!(
-                "--scenario {}: cannot be read: {e}; correct the path",
-                path.display()
-            )
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| format!("--scenario {}: cannot be read: {e}; correct the path", path.display()))?;
         self.over(&text, path)
     }
 
     fn over(&self, scenario: &str, path: &Path) -> Result<Self, String> {
         let fault = |error: &dyn std::fmt::Display| {
-            format!(
-                "--scenario {}: {error}\nits keys are the long options' names",
-                path.display()
-            )
+            format!("--scenario {}: {error}\nits keys are the long options' names", path.display())
         };
         let mut file: toml::Table = toml::from_str(scenario).map_err(|e| fault(&e))?;
         // Checked alone first: then an error's line is the file's.
@@ -301,9 +276,7 @@ mod tests {
     #[test]
     fn flags_win_over_the_scenario() {
         let scenario = "model = 'm'\nrate = '2k'\nslo = ['p99=5ms']\nfind-max = true\nrows = 4\n";
-        let merged = flags("--rate 500 --header a:b")
-            .over(scenario, Path::new("s"))
-            .unwrap();
+        let merged = flags("--rate 500 --header a:b").over(scenario, Path::new("s")).unwrap();
         assert_eq!(merged.rate.as_deref(), Some("500"));
         assert_eq!(merged.model.as_deref(), Some("m"));
         assert_eq!(merged.slo, ["p99=5ms"]);
@@ -315,24 +288,14 @@ mod tests {
     #[test]
     fn flags_win_over_what_excludes_them() {
         let scenario = "model = 'm'\nrate = '2k'\narrivals = 'constant'\ndata = ['x.csv']\n";
-        let merged = flags("-n 8 --body b.json")
-            .over(scenario, Path::new("s"))
-            .unwrap();
-        assert_eq!(
-            (merged.in_flight, merged.rate, merged.arrivals),
-            (Some(8), None, None)
-        );
+        let merged = flags("-n 8 --body b.json").over(scenario, Path::new("s")).unwrap();
+        assert_eq!((merged.in_flight, merged.rate, merged.arrivals), (Some(8), None, None));
         assert!(merged.data.is_empty() && merged.body.len() == 1);
     }
 
     #[test]
     fn unknown_keys_are_named() {
-        let error = flags("")
-            .over("modle = 'm'", Path::new("s.toml"))
-            .unwrap_err();
-        assert!(
-            error.contains("s.toml") && error.contains("modle"),
-            "{error}"
-        );
+        let error = flags("").over("modle = 'm'", Path::new("s.toml")).unwrap_err();
+        assert!(error.contains("s.toml") && error.contains("modle"), "{error}");
     }
 }

@@ -268,10 +268,7 @@ pub(crate) fn code_name(code: u16) -> &'static str {
         "DATA_LOSS",
         "UNAUTHENTICATED",
     ];
-    NAMES
-        .get(usize::from(code))
-        .copied()
-        .unwrap_or("code outside gRPC's list")
+    NAMES.get(usize::from(code)).copied().unwrap_or("code outside gRPC's list")
 }
 
 #[cfg(test)]

@@ -22,10 +22,7 @@ pub(crate) struct RequestHead<'a> {
 
 /// The bytes of a whole request.
 pub(crate) fn request(head: &RequestHead<'_>, body: &[u8]) -> Vec<u8> {
-    let mut text = format!(
-        "{} {} HTTP/1.1\r\nhost: {}\r\n",
-        head.method, head.path, head.host
-    );
+    let mut text = format!("{} {} HTTP/1.1\r\nhost: {}\r\n", head.method, head.path, head.host);
     for (name, value) in head.headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -84,10 +81,7 @@ enum Length {
 }
 
 /// Parses one answer at the front of `input`.
-pub(crate) fn parse<'a>(
-    input: &'a [u8],
-    scratch: &'a mut Vec<u8>,
-) -> Result<Parsed<'a>, HttpError> {
+pub(crate) fn parse<'a>(input: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<Parsed<'a>, HttpError> {
     let Some(head_end) = memmem::find(input, b"\r\n\r\n") else {
         if input.len() > HEAD_BYTES_MAX {
             return Err(HttpError::HeadTooLarge);
@@ -95,22 +89,13 @@ pub(crate) fn parse<'a>(
         if !b"HTTP/1.".starts_with(&input[..input.len().min(7)]) {
             return Err(HttpError::StatusLine);
         }
-        return Ok(Parsed::Incomplete {
-            need_bytes: input.len() + 1,
-        });
+        return Ok(Parsed::Incomplete { need_bytes: input.len() + 1 });
     };
     let head = &input[..head_end + 2];
     let status = status(head).ok_or(HttpError::StatusLine)?;
     let body_start = head_end + 4;
     let (length, close) = framing(head)?;
-    let response = |body, consumed| {
-        Ok(Parsed::Complete(Response {
-            status,
-            body,
-            consumed,
-            close,
-        }))
-    };
+    let response = |body, consumed| Ok(Parsed::Complete(Response { status, body, consumed, close }));
     if status == 204 || status == 304 || (100..200).contains(&status) {
         return response(&[], body_start);
     }
@@ -118,15 +103,11 @@ pub(crate) fn parse<'a>(
         Length::Known(length) if length > RESPONSE_BYTES_MAX => Err(HttpError::BodyTooLarge),
         Length::Known(length) => match input.get(body_start..body_start + length) {
             Some(body) => response(body, body_start + length),
-            None => Ok(Parsed::Incomplete {
-                need_bytes: body_start + length,
-            }),
+            None => Ok(Parsed::Incomplete { need_bytes: body_start + length }),
         },
         Length::Chunked => match chunks(&input[body_start..], scratch)? {
             Some(length) => response(scratch, body_start + length),
-            None => Ok(Parsed::Incomplete {
-                need_bytes: input.len() + 1,
-            }),
+            None => Ok(Parsed::Incomplete { need_bytes: input.len() + 1 }),
         },
         Length::Missing => Err(HttpError::NoLength),
     }
@@ -168,8 +149,8 @@ fn framing(head: &[u8]) -> Result<(Length, bool), HttpError> {
                 length = Length::Chunked;
             }
         } else if name.eq_ignore_ascii_case(b"connection") {
-            close = value.eq_ignore_ascii_case(b"close")
-                || (close && !value.eq_ignore_ascii_case(b"keep-alive"));
+            close =
+                value.eq_ignore_ascii_case(b"close") || (close && !value.eq_ignore_ascii_case(b"keep-alive"));
         }
     }
     Ok((length, close))
@@ -184,11 +165,7 @@ fn chunks(input: &[u8], body: &mut Vec<u8>) -> Result<Option<usize>, HttpError> 
             return Ok(None);
         };
         let line = &input[at..at + line_end];
-        let digits = line
-            .split(|b| *b == b';')
-            .next()
-            .unwrap_or(line)
-            .trim_ascii();
+        let digits = line.split(|b| *b == b';').next().unwrap_or(line).trim_ascii();
         let size = str::from_utf8(digits)
             .ok()
             .and_then(|text| usize::from_str_radix(text, 16).ok())
@@ -223,19 +200,15 @@ mod tests {
     fn check(input: &str, expected: Result<Option<(u16, &str, usize, bool)>, HttpError>) {
         let mut scratch = Vec::new();
         let parsed = parse(input.as_bytes(), &mut scratch).map(|parsed| match parsed {
-            Parsed::Complete(r) => Some((
-                r.status,
-                String::from_utf8(r.body.to_vec()).unwrap(),
-                r.consumed,
-                r.close,
-            )),
+            Parsed::Complete(r) => {
+                Some((r.status, String::from_utf8(r.body.to_vec()).unwrap(), r.consumed, r.close))
+            }
             Parsed::Incomplete { need_bytes } => {
                 assert!(need_bytes > input.len());
                 None
             }
         });
-        let expected =
-            expected.map(|e| e.map(|(s, b, consumed, close)| (s, b.to_string(), consumed, close)));
+        let expected = expected.map(|e| e.map(|(s, b, consumed, close)| (s, b.to_string(), consumed, close)));
         assert_eq!(parsed, expected, "{input:?}");
     }
 
@@ -274,9 +247,6 @@ mod tests {
         check("SSH-2.0", Err(HttpError::StatusLine));
         check("HTTP/1.1 2x0 OK\r\n\r\n", Err(HttpError::StatusLine));
         check("HTTP/1.1 200 OK\r\n\r\n", Err(HttpError::NoLength));
-        check(
-            "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",
-            Err(HttpError::ContentLength),
-        );
+        check("HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n", Err(HttpError::ContentLength));
     }
 }

@@ -20,16 +20,9 @@ const DETAIL_BYTES_MAX: usize = 400;
 #[derive(Debug)]
 pub(crate) enum Calls {
     /// Whole requests; up to `depth` of them on a connection.
-    Http {
-        requests: Vec<Vec<u8>>,
-        depth: usize,
-    },
+    Http { requests: Vec<Vec<u8>>, depth: usize },
     /// Framed messages; up to `streams` of them on a connection.
-    Grpc {
-        head: CallHead,
-        messages: Vec<Vec<u8>>,
-        streams: usize,
-    },
+    Grpc { head: CallHead, messages: Vec<Vec<u8>>, streams: usize },
 }
 
 impl Calls {
@@ -45,9 +38,7 @@ impl Calls {
     pub(crate) fn link(&self) -> Link {
         match self {
             Self::Http { depth, .. } => Link::Http(HttpLink::new(*depth)),
-            Self::Grpc { head, streams, .. } => {
-                Link::Grpc(Box::new(Client::new(head.clone(), *streams)))
-            }
+            Self::Grpc { head, streams, .. } => Link::Grpc(Box::new(Client::new(head.clone(), *streams))),
         }
     }
 }
@@ -186,11 +177,7 @@ impl HttpLink {
         Ok(())
     }
 
-    fn answers(
-        &mut self,
-        input: &[u8],
-        done: &mut dyn FnMut(Answer<'_>),
-    ) -> Result<usize, LinkError> {
+    fn answers(&mut self, input: &[u8], done: &mut dyn FnMut(Answer<'_>)) -> Result<usize, LinkError> {
         let mut at = 0;
         while at < input.len() {
             let response = match http::parse(&input[at..], &mut self.scratch)? {
@@ -211,12 +198,7 @@ impl HttpLink {
                 true => "",
                 false => text(response.body),
             };
-            done(Answer {
-                tag,
-                status,
-                body: response.body,
-                detail,
-            });
+            done(Answer { tag, status, body: response.body, detail });
         }
         Ok(at)
     }
@@ -294,9 +276,7 @@ impl Link {
         match self {
             Self::Http(link) => link.receive(input, done),
             Self::Grpc(client) => {
-                Ok(client.receive(input, calls.payloads(), &mut |tag, end| {
-                    grpc_answer(tag, end, done)
-                })?)
+                Ok(client.receive(input, calls.payloads(), &mut |tag, end| grpc_answer(tag, end, done))?)
             }
         }
     }
@@ -323,29 +303,19 @@ fn grpc_answer(tag: u64, outcome: Outcome<'_>, done: &mut dyn FnMut(Answer<'_>))
         }
     };
     let (status, body, detail) = match &reply {
-        Reply {
-            grpc_code: Some(0), ..
-        } => match grpc::unframe(data) {
+        Reply { grpc_code: Some(0), .. } => match grpc::unframe(data) {
             Ok(message) => (Status::Grpc(0), message, ""),
             Err(detail) => (Status::Malformed, data, detail),
         },
-        Reply {
-            grpc_code: Some(code),
-            message,
-            ..
-        } => (Status::Grpc(*code), data, message.as_deref().unwrap_or("")),
-        Reply {
-            http_status: Some(status),
-            ..
-        } if *status != 200 => (Status::Http(*status), data, text(data)),
+        Reply { grpc_code: Some(code), message, .. } => {
+            (Status::Grpc(*code), data, message.as_deref().unwrap_or(""))
+        }
+        Reply { http_status: Some(status), .. } if *status != 200 => {
+            (Status::Http(*status), data, text(data))
+        }
         _ => (Status::Malformed, data, "answer has no grpc-status"),
     };
-    done(Answer {
-        tag,
-        status,
-        body,
-        detail,
-    });
+    done(Answer { tag, status, body, detail });
 }
 
 /// The readable beginning of a body.

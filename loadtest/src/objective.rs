@@ -54,10 +54,7 @@ pub struct Verdict {
 impl Objective {
     /// Parses terms such as `p99=5ms`; several may stand in one text, separated by commas.
     pub fn parse(texts: &[String]) -> Result<Option<Self>, String> {
-        let terms = texts
-            .iter()
-            .flat_map(|text| text.split(','))
-            .map(parse_term);
+        let terms = texts.iter().flat_map(|text| text.split(',')).map(parse_term);
         let mut terms = terms.collect::<Result<Vec<Term>, _>>()?;
         if terms.is_empty() {
             return Ok(None);
@@ -74,10 +71,7 @@ impl Objective {
 
     /// Every term against a measurement. Without one successful answer no latency holds.
     pub fn judge(&self, measurement: &Measurement) -> Vec<Verdict> {
-        self.terms
-            .iter()
-            .map(|term| term.judge(measurement))
-            .collect()
+        self.terms.iter().map(|term| term.judge(measurement)).collect()
     }
 }
 
@@ -97,21 +91,14 @@ impl Term {
             Metric::FailedShare => measured <= self.bound,
             _ => measured <= self.bound && measurement.succeeded > 0,
         };
-        Verdict {
-            metric: self.name.clone(),
-            bound: self.bound,
-            measured,
-            held,
-        }
+        Verdict { metric: self.name.clone(), bound: self.bound, measured, held }
     }
 }
 
 fn parse_term(text: &str) -> Result<Term, String> {
     let text = text.trim();
     let fault = |why: String| format!("--slo {text}: {why}; write for example --slo p99=5ms");
-    let (name, bound) = text
-        .split_once('=')
-        .ok_or_else(|| fault("expected METRIC=BOUND".into()))?;
+    let (name, bound) = text.split_once('=').ok_or_else(|| fault("expected METRIC=BOUND".into()))?;
     let metric = match name {
         "mean" => Metric::Mean,
         "max" => Metric::Max,
@@ -131,11 +118,7 @@ fn parse_term(text: &str) -> Result<Term, String> {
         Metric::Rate => parse_rate(bound),
         _ => parse_duration_ns(bound).map(|ns| ns as f64 / 1000.0),
     };
-    Ok(Term {
-        name: name.to_string(),
-        metric,
-        bound: bound.map_err(fault)?,
-    })
+    Ok(Term { name: name.to_string(), metric, bound: bound.map_err(fault)? })
 }
 
 /// `p99.9` and `p999` both mean the 99.9th percentile.
@@ -148,9 +131,7 @@ fn quantile(name: &str) -> Option<f64> {
     let all_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
     let valid = matches!(whole.len(), 1 | 2) && all_digits(whole) && all_digits(fraction);
     // Read as one decimal, so that p99 is exactly the number 0.99.
-    valid
-        .then(|| format!("0.{whole:0>2}{fraction}").parse().ok())
-        .flatten()
+    valid.then(|| format!("0.{whole:0>2}{fraction}").parse().ok()).flatten()
 }
 
 #[cfg(test)]
@@ -186,10 +167,7 @@ mod tests {
     fn an_empty_measurement_holds_no_latency() {
         let objective = Objective::parse(&["p50=1s".into()]).unwrap().unwrap();
         let verdicts = objective.judge(&Recorder::new(Checks::default(), None, None).finish());
-        assert_eq!(
-            verdicts.iter().map(|v| v.held).collect::<Vec<_>>(),
-            [false, true]
-        );
+        assert_eq!(verdicts.iter().map(|v| v.held).collect::<Vec<_>>(), [false, true]);
         assert_eq!(Objective::parse(&[]).unwrap(), None);
     }
 }

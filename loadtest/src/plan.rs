@@ -116,9 +116,7 @@ impl Faults {
         (min, max): (T, T),
     ) {
         if let Some(value) = value.filter(|value| *value < min || *value > max) {
-            self.add(format!(
-                "--{name}: expected {min} to {max}, got {value}; change it"
-            ));
+            self.add(format!("--{name}: expected {min} to {max}, got {value}; change it"));
         }
     }
 }
@@ -139,9 +137,7 @@ impl Plan {
             Some("spin") => true,
             Some("sleep") => false,
             Some(other) => {
-                faults.add(format!(
-                    "--idle: expected spin or sleep, got {other:?}; choose one"
-                ));
+                faults.add(format!("--idle: expected spin or sleep, got {other:?}; choose one"));
                 false
             }
         };
@@ -151,19 +147,13 @@ impl Plan {
         faults.range("find-steps", flags.find_steps, (1, REPEATS_MAX));
         faults.range("requests", flags.requests, (1, u64::MAX));
         if let Some(LoadPlan::Closed { in_flight }) = load {
-            check_places(
-                flags,
-                in_flight,
-                sides.as_deref().unwrap_or(&[]),
-                &mut faults,
-            );
+            check_places(flags, in_flight, sides.as_deref().unwrap_or(&[]), &mut faults);
         }
         if flags.find_max {
             check_find(flags, objective.as_ref(), &mut faults);
         }
         let requests = RequestPlan::new(flags, &mut faults);
-        let (Some(sides), Some(load), Some(requests), true) =
-            (sides, load, requests, faults.0.is_empty())
+        let (Some(sides), Some(load), Some(requests), true) = (sides, load, requests, faults.0.is_empty())
         else {
             return Err(faults.0);
         };
@@ -222,7 +212,9 @@ fn check_find(flags: &Flags, objective: Option<&Objective>, faults: &mut Faults)
         (flags.requests.is_some(), "--requests"),
     ] {
         if set {
-            faults.add(format!("--find-max does not go with {name}: it sets the rate of steps of equal length; leave one out"));
+            faults.add(format!(
+                "--find-max does not go with {name}: it sets the rate of steps of equal length; leave one out"
+            ));
         }
     }
 }
@@ -232,16 +224,12 @@ fn sides(flags: &Flags, faults: &mut Faults) -> Option<Vec<Side>> {
         None | Some("json") => Wire::Json,
         Some("binary") => Wire::Binary,
         Some(other) => {
-            faults.add(format!(
-                "--wire: expected json or binary, got {other:?}; for gRPC give a grpc:// URL"
-            ));
+            faults
+                .add(format!("--wire: expected json or binary, got {other:?}; for gRPC give a grpc:// URL"));
             Wire::Json
         }
     };
-    let model = flags
-        .model
-        .clone()
-        .or_else(|| flags.path.is_some().then(String::new));
+    let model = flags.model.clone().or_else(|| flags.path.is_some().then(String::new));
     if model.is_none() {
         faults.add("--model: expected a model's name, got none; add --model NAME");
     }
@@ -249,9 +237,7 @@ fn sides(flags: &Flags, faults: &mut Faults) -> Option<Vec<Side>> {
     let mut side = |text: &str, option: &str, model: String, server_pid| {
         let url = ServerUrl::parse(text).map_err(|fault| format!("{option}: {fault}"));
         let url = faults.take(url)?;
-        let address = url
-            .resolve(flags.allow_remote)
-            .map_err(|fault| format!("{option} {fault}"));
+        let address = url.resolve(flags.allow_remote).map_err(|fault| format!("{option} {fault}"));
         Some(Side {
             address: faults.take(address)?,
             wire: match url.scheme {
@@ -274,13 +260,8 @@ fn sides(flags: &Flags, faults: &mut Faults) -> Option<Vec<Side>> {
 }
 
 fn warmup(flags: &Flags, load: Option<&LoadPlan>, faults: &mut Faults) -> u64 {
-    let fixed_start = matches!(
-        load,
-        Some(LoadPlan::Open {
-            profile: Profile::Ramp { .. } | Profile::Recorded { .. },
-            ..
-        })
-    );
+    let fixed_start =
+        matches!(load, Some(LoadPlan::Open { profile: Profile::Ramp { .. } | Profile::Recorded { .. }, .. }));
     match faults.option("warmup", flags.warmup.as_ref(), parse_duration_ns) {
         Some(warmup_ns) if warmup_ns > 0 && fixed_start => {
             faults.add(
@@ -297,9 +278,7 @@ fn warmup(flags: &Flags, load: Option<&LoadPlan>, faults: &mut Faults) -> u64 {
 
 fn duration(flags: &Flags, faults: &mut Faults) -> u64 {
     let default_seconds = match flags {
-        Flags {
-            requests: Some(_), ..
-        } => 600,
+        Flags { requests: Some(_), .. } => 600,
         Flags { find_max: true, .. } => 5,
         Flags { vs: Some(_), .. } => 3,
         _ => 10,
@@ -345,18 +324,12 @@ mod tests {
 
     #[test]
     fn all_faults_are_reported_together() {
-        check(
-            "--rate x --wire y --duration 5",
-            &["--wire", "--model", "--duration", "--rate"],
-        );
+        check("--rate x --wire y --duration 5", &["--wire", "--model", "--duration", "--rate"]);
         check("-m x -n 4 --rate 10", &["exclude each other"]);
         check("-m x --find-max", &["add for example --slo"]);
         check("-m x --url http://10.1.1.1:1", &["--allow-remote"]);
         check("-m x --rate 1 --arrivals ramp", &["--ramp-to"]);
-        check(
-            "-m x --rate 1 --arrivals ramp --ramp-to 2 --warmup 1s",
-            &["--warmup"],
-        );
+        check("-m x --rate 1 --arrivals ramp --ramp-to 2 --warmup 1s", &["--warmup"]);
         check("-m x --burst-size 3 --rate 5", &["--arrivals bursts"]);
         check("-m x -c 0 --pipeline 0", &["--connections", "--pipeline"]);
         check("-m x --arrivals-file /nonexistent", &["/nonexistent"]);
@@ -364,9 +337,6 @@ mod tests {
         check("-m x -n 64 -c 8", &["--pipeline 8"]);
         check("-m x -n 64 -c 8 --pipeline 2", &["--pipeline 8"]);
         check("-m x -n 64 -c 8 --url grpc://127.0.0.1:1", &[]);
-        check(
-            "-m x --body /nonexistent --data y.csv",
-            &["/nonexistent", "--data"],
-        );
+        check("-m x --body /nonexistent --data y.csv", &["/nonexistent", "--data"]);
     }
 }

@@ -53,32 +53,14 @@ impl Shape {
                     None if grpc => (*in_flight).min(CONNECTIONS_GRPC),
                     None => *in_flight,
                 };
-                (
-                    connections,
-                    depth.unwrap_or(if grpc {
-                        in_flight.div_ceil(connections)
-                    } else {
-                        1
-                    }),
-                )
+                (connections, depth.unwrap_or(if grpc { in_flight.div_ceil(connections) } else { 1 }))
             }
             (LoadPlan::Closed { in_flight }, Some(connections), None) => {
                 // Stated connections carry all of it: over HTTP by pipelining only on request.
-                (
-                    connections,
-                    if grpc {
-                        in_flight.div_ceil(connections)
-                    } else {
-                        1
-                    },
-                )
+                (connections, if grpc { in_flight.div_ceil(connections) } else { 1 })
             }
             (LoadPlan::Open { .. }, connections, depth) => {
-                let default = if grpc {
-                    CONNECTIONS_GRPC
-                } else {
-                    OPEN_CONNECTIONS_HTTP
-                };
+                let default = if grpc { CONNECTIONS_GRPC } else { OPEN_CONNECTIONS_HTTP };
                 let streams = if grpc { OPEN_STREAMS } else { 1 };
                 (connections.unwrap_or(default), depth.unwrap_or(streams))
             }
@@ -89,11 +71,7 @@ impl Shape {
 
 /// The server of a side, for questions.
 pub(crate) fn server(side: &Side, requests: &RequestPlan) -> Server {
-    Server {
-        url: side.url.clone(),
-        address: side.address,
-        headers: requests.headers.clone(),
-    }
+    Server { url: side.url.clone(), address: side.address, headers: requests.headers.clone() }
 }
 
 /// Builds the target of one side.
@@ -109,14 +87,9 @@ pub(crate) fn target(plan: &Plan, side: &Side) -> Result<Target, PrepareError> {
         source => {
             let server = server(side, requests);
             let signature = server.signature(&side.model, &requests.version)?;
-            let tensors =
-                tensors(source, &signature, requests, plan.seed).map_err(PrepareError::Requests)?;
-            let bodies = tensors
-                .iter()
-                .map(|t| payload::encode(side.wire, &facts, t));
-            bodies
-                .collect::<Result<_, _>>()
-                .map_err(PrepareError::Requests)?
+            let tensors = tensors(source, &signature, requests, plan.seed).map_err(PrepareError::Requests)?;
+            let bodies = tensors.iter().map(|t| payload::encode(side.wire, &facts, t));
+            bodies.collect::<Result<_, _>>().map_err(PrepareError::Requests)?
         }
     };
     let total: usize = bodies.iter().map(|body: &Body| body.bytes.len()).sum();
@@ -153,10 +126,7 @@ fn calls(side: &Side, requests: &RequestPlan, bodies: &[Body], depth: usize) -> 
         let stated = |name: &str| requests.headers.iter().any(|(known, _)| known == name);
         let json_bytes = body.json_bytes.or(requests.json_bytes);
         if let Some(json_bytes) = json_bytes {
-            headers.push((
-                "inference-header-content-length".into(),
-                json_bytes.to_string(),
-            ));
+            headers.push(("inference-header-content-length".into(), json_bytes.to_string()));
         }
         if !stated("content-type") {
             let content_type = match json_bytes {
@@ -165,18 +135,11 @@ fn calls(side: &Side, requests: &RequestPlan, bodies: &[Body], depth: usize) -> 
             };
             headers.push(("content-type".into(), content_type.into()));
         }
-        let head = http::RequestHead {
-            method: "POST",
-            path: &path,
-            host: &side.url.authority,
-            headers: &headers,
-        };
+        let head =
+            http::RequestHead { method: "POST", path: &path, host: &side.url.authority, headers: &headers };
         http::request(&head, &body.bytes)
     };
-    Calls::Http {
-        requests: bodies.iter().map(request).collect(),
-        depth,
-    }
+    Calls::Http { requests: bodies.iter().map(request).collect(), depth }
 }
 
 fn from_files(
@@ -187,10 +150,7 @@ fn from_files(
 ) -> Result<Vec<Body>, PrepareError> {
     let body = |(name, bytes): &(String, Vec<u8>)| {
         if requests.json_bytes.is_some() || requests.path.is_some() {
-            return Ok(Body {
-                bytes: bytes.clone(),
-                json_bytes: requests.json_bytes,
-            });
+            return Ok(Body { bytes: bytes.clone(), json_bytes: requests.json_bytes });
         }
         payload::from_file(wire, facts, bytes.clone())
             .map_err(|fault| PrepareError::Requests(format!("--body {name}: {fault}")))
@@ -212,9 +172,7 @@ fn tensors(
             let mut request = |_| {
                 let inputs = signature.inputs.iter().zip(&shapes);
                 inputs
-                    .map(|(input, shape)| {
-                        Tensor::random(&input.name, input.datatype, shape, &mut random)
-                    })
+                    .map(|(input, shape)| Tensor::random(&input.name, input.datatype, shape, &mut random))
                     .collect()
             };
             Ok((0..*variants).map(&mut request).collect())
@@ -227,11 +185,7 @@ fn tensors(
     }
 }
 
-fn columns(
-    files: &[DataFile],
-    signature: &Signature,
-    requests: &RequestPlan,
-) -> Result<Vec<Column>, String> {
+fn columns(files: &[DataFile], signature: &Signature, requests: &RequestPlan) -> Result<Vec<Column>, String> {
     let mut columns = Vec::new();
     for file in files {
         let named = |fault: String| format!("--data {}: {fault}", file.name());
@@ -252,19 +206,15 @@ fn columns(
             }
         }
     }
-    if let Some(input) = signature
-        .inputs
-        .iter()
-        .find(|input| !columns.iter().any(|column| column.input.name == input.name))
+    if let Some(input) =
+        signature.inputs.iter().find(|input| !columns.iter().any(|column| column.input.name == input.name))
     {
         return Err(format!(
             "--data: expected values for every input, got none for {}; add --data {}=FILE.npy",
             input.name, input.name
         ));
     }
-    let unbatched = columns
-        .iter()
-        .find(|column| !signature.batched(&column.input));
+    let unbatched = columns.iter().find(|column| !signature.batched(&column.input));
     if let (Some(column), true) = (unbatched, requests.rows > 1) {
         return Err(format!(
             "--rows {}: input {} has no batch dimension; leave --rows out",
@@ -281,9 +231,7 @@ mod tests {
     use clap::Parser as _;
 
     fn check(line: &str, connections: usize, depth: usize) {
-        let words = ["gannet-loadtest", "-m", "x"]
-            .into_iter()
-            .chain(line.split_whitespace());
+        let words = ["gannet-loadtest", "-m", "x"].into_iter().chain(line.split_whitespace());
         let plan = Plan::new(&CommandLine::try_parse_from(words).unwrap().flags).unwrap();
         let shape = Shape::new(&plan, plan.sides[0].wire);
         assert_eq!(shape, Shape { connections, depth }, "{line}");

@@ -41,11 +41,7 @@ fn print(events: &Receiver<Event>, shown: bool, terminal: bool) {
         // Nobody to tell is no reason to stop.
         let _ = match event {
             Event::Begin(text) => {
-                let end = if std::mem::take(&mut open_line) {
-                    "\n"
-                } else {
-                    ""
-                };
+                let end = if std::mem::take(&mut open_line) { "\n" } else { "" };
                 writeln!(stderr, "{end}{text}")
             }
             Event::Snapshot(snapshot) if terminal => {

@@ -193,21 +193,12 @@ impl RunReport {
 }
 
 fn named<K: std::fmt::Display>(counts: BTreeMap<K, u64>) -> BTreeMap<String, u64> {
-    counts
-        .into_iter()
-        .map(|(key, count)| (key.to_string(), count))
-        .collect()
+    counts.into_iter().map(|(key, count)| (key.to_string(), count)).collect()
 }
 
 impl SearchStep {
     pub(crate) fn new(offered_rate: f64, held: bool, run: &RunReport) -> Self {
-        Self {
-            offered_rate,
-            held,
-            rate: run.rate,
-            failed: run.failed,
-            verdicts: run.verdicts.clone(),
-        }
+        Self { offered_rate, held, rate: run.rate, failed: run.failed, verdicts: run.verdicts.clone() }
     }
 }
 
@@ -222,21 +213,14 @@ impl Comparison {
             ("window p99 us", |run| Some(run.windows.p99_us)),
             ("server CPU us", |run| run.server_cpu_us),
             ("server queue us", |run| run.server.map(|s| s.queue_us)),
-            ("server infer us", |run| {
-                run.server.map(|s| s.compute_infer_us)
-            }),
+            ("server infer us", |run| run.server.map(|s| s.compute_infer_us)),
         ];
         let ratios = metrics.into_iter().filter_map(|(name, metric)| {
-            let pairs: Option<Vec<(f64, f64)>> = rounds
-                .iter()
-                .map(|(a, b)| Some((metric(a)?, metric(b)?)))
-                .collect();
+            let pairs: Option<Vec<(f64, f64)>> =
+                rounds.iter().map(|(a, b)| Some((metric(a)?, metric(b)?))).collect();
             Ratio::new(name, &pairs?)
         });
-        Self {
-            ratios: ratios.collect(),
-            rounds,
-        }
+        Self { ratios: ratios.collect(), rounds }
     }
 }
 
@@ -287,12 +271,7 @@ impl Report {
 
     /// A search holds when some rate held.
     pub(crate) fn of_search(run: RunReport, found: Option<f64>, steps: Vec<SearchStep>) -> Self {
-        Self {
-            held: found.is_some(),
-            found_rate: found,
-            steps,
-            ..Self::of_run(run)
-        }
+        Self { held: found.is_some(), found_rate: found, steps, ..Self::of_run(run) }
     }
 
     pub(crate) fn of_comparison(comparison: Comparison) -> Self {

@@ -69,28 +69,20 @@ fn http2_answers() {
     let ends = frame::END_HEADERS | frame::END_STREAM;
     frame::put(&mut whole, frame::HEADERS, ends, 1, &trailers);
     frame::put(&mut whole, frame::GOAWAY, 0, 0, &[0; 8]);
-    let calls = Calls::Grpc {
-        head: CallHead::new("h", "/p", &[]),
-        messages: vec![vec![0; 100]],
-        streams: 2,
-    };
+    let calls = Calls::Grpc { head: CallHead::new("h", "/p", &[]), messages: vec![vec![0; 100]], streams: 2 };
     each(&[&whole], |input| {
         let mut link = calls.link();
         link.send(0, 0, &calls);
         link.send(1, 0, &calls);
         let (first, second) = input.split_at(input.len() / 2);
-        let _ = link
-            .receive(first, &calls, &mut |_| {})
-            .and_then(|()| link.receive(second, &calls, &mut |_| {}));
+        let _ =
+            link.receive(first, &calls, &mut |_| {}).and_then(|()| link.receive(second, &calls, &mut |_| {}));
     });
     let mut client = Client::new(CallHead::new("h", "/p", &[]), 2);
     assert!(client.receive(&whole, &[], &mut |_, _| {}).is_ok());
-    each(
-        &[&headers, b"\x82\x86\x84\x41\x8c\xf1\xe3\xc2\xe5\xf2"],
-        |input| {
-            let _ = Decoder::default().decode(input);
-        },
-    );
+    each(&[&headers, b"\x82\x86\x84\x41\x8c\xf1\xe3\xc2\xe5\xf2"], |input| {
+        let _ = Decoder::default().decode(input);
+    });
     each(&[b"\x0a\x01m\x12\x012\x1a\x00\x32\x04abcd"], |input| {
         let _ = grpc::model_version(input);
         let _ = grpc::unframe(input);
@@ -99,11 +91,7 @@ fn http2_answers() {
 
 #[test]
 fn files() {
-    let input = InputSpec {
-        name: "x".into(),
-        datatype: DataType::Int32,
-        shape: vec![-1, 2],
-    };
+    let input = InputSpec { name: "x".into(), datatype: DataType::Int32, shape: vec![-1, 2] };
     let header = "{'descr': '|i1', 'fortran_order': False, 'shape': (2, 2), }\n";
     let mut npy_file = b"\x93NUMPY\x01\x00".to_vec();
     npy_file.extend_from_slice(&(header.len() as u16).to_le_bytes());

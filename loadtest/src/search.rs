@@ -24,12 +24,7 @@ pub struct Search {
 impl Search {
     /// A search that tries `start` first and `steps_max` rates at most.
     pub fn new(start: f64, steps_max: u32) -> Self {
-        Self {
-            held: None,
-            missed: None,
-            next: start,
-            steps_left: steps_max,
-        }
+        Self { held: None, missed: None, next: start, steps_left: steps_max }
     }
 
     /// The rate to try, or `None` when the search is over.
@@ -75,10 +70,7 @@ mod tests {
         }
         assert!(tried <= steps);
         let best = search.best().unwrap();
-        assert!(
-            best <= limit && best >= limit / tolerance,
-            "{best} of {limit}"
-        );
+        assert!(best <= limit && best >= limit / tolerance, "{best} of {limit}");
     }
 
     #[test]

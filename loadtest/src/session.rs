@@ -57,10 +57,7 @@ pub fn carry_out(plan: &Plan, events: &SyncSender<Event>) -> Result<Report, Sess
     let started_unix_seconds = clock::unix_seconds();
     let mut prepared = Vec::new();
     for side in &plan.sides {
-        prepared.push(Prepared {
-            side,
-            target: prepare::target(plan, side)?,
-        });
+        prepared.push(Prepared { side, target: prepare::target(plan, side)? });
     }
     let session = Session { plan, events };
     let mut report = match (&prepared[..], plan.find_steps) {
@@ -93,12 +90,10 @@ impl Session<'_> {
         let shape = Shape::new(plan, side.wire);
         let run = Run {
             load: match load {
-                LoadPlan::Closed { in_flight } => Load::Closed {
-                    in_flight: *in_flight,
-                },
-                LoadPlan::Open { profile, spacing } => Load::Open {
-                    arrivals: Arrivals::new(profile.clone(), *spacing, plan.seed),
-                },
+                LoadPlan::Closed { in_flight } => Load::Closed { in_flight: *in_flight },
+                LoadPlan::Open { profile, spacing } => {
+                    Load::Open { arrivals: Arrivals::new(profile.clone(), *spacing, plan.seed) }
+                }
             },
             connections: shape.connections,
             warmup_ns: plan.warmup_ns,
@@ -118,19 +113,10 @@ impl Session<'_> {
         let mut recorder = Recorder::new(checks, side.server_pid, Some(self.events.clone()));
         engine::run(&prepared.target, run, &mut recorder)?;
         let after = before.and_then(|_| stats());
-        let share = after
-            .zip(before)
-            .and_then(|(after, before)| after.since(&before));
+        let share = after.zip(before).and_then(|(after, before)| after.since(&before));
         let measurement = recorder.finish();
         let verdicts = self.judge(&measurement);
-        Ok(RunReport::new(
-            side,
-            load,
-            shape,
-            measurement,
-            share,
-            verdicts,
-        ))
+        Ok(RunReport::new(side, load, shape, measurement, share, verdicts))
     }
 
     /// The objective's terms, and the checks as terms of their own.
@@ -139,16 +125,8 @@ impl Session<'_> {
         let mut verdicts = objective.map(|o| o.judge(measurement)).unwrap_or_default();
         let checks = &self.plan.requests.checks;
         for (stated, kind, metric) in [
-            (
-                checks.expected_body.is_some(),
-                FailureKind::BodyDiffers,
-                "expect",
-            ),
-            (
-                !checks.versions_allowed.is_empty(),
-                FailureKind::VersionDiffers,
-                "check-versions",
-            ),
+            (checks.expected_body.is_some(), FailureKind::BodyDiffers, "expect"),
+            (!checks.versions_allowed.is_empty(), FailureKind::VersionDiffers, "check-versions"),
         ] {
             if stated {
                 let wrong = measurement.failures.get(&kind).copied().unwrap_or(0);
@@ -165,9 +143,7 @@ impl Session<'_> {
 
     fn find(&self, prepared: &Prepared<'_>, steps_max: u32) -> Result<Report, SessionError> {
         let LoadPlan::Open { profile, spacing } = &self.plan.load else {
-            return Err(SessionError::Usage(
-                "--find-max needs an open loop; add --rate".into(),
-            ));
+            return Err(SessionError::Usage("--find-max needs an open loop; add --rate".into()));
         };
         let mut search = Search::new(profile.mean_rate(), steps_max);
         let mut steps = Vec::new();
@@ -177,10 +153,7 @@ impl Session<'_> {
                 Profile::Bursts { size, .. } => Profile::Bursts { rate, size: *size },
                 _ => Profile::Steady { rate },
             };
-            let load = LoadPlan::Open {
-                profile,
-                spacing: *spacing,
-            };
+            let load = LoadPlan::Open { profile, spacing: *spacing };
             let mut held = false;
             // A machine's stall must not decide a step: a miss counts when it comes twice.
             for attempt in 1..=2 {
@@ -205,9 +178,9 @@ impl Session<'_> {
             search.observe(held);
         }
         let found = search.best();
-        let shown = best.or(last).ok_or_else(|| {
-            SessionError::Usage("--find-max: no rate was tried; change --rate".into())
-        })?;
+        let shown = best
+            .or(last)
+            .ok_or_else(|| SessionError::Usage("--find-max: no rate was tried; change --rate".into()))?;
         Ok(Report::of_search(shown, found, steps))
     }
 

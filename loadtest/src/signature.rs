@@ -57,10 +57,8 @@ impl Signature {
         metadata: ModelMetadataResponse,
         config: Option<ModelConfigResponse>,
     ) -> Result<Self, String> {
-        let inputs = metadata
-            .inputs
-            .into_iter()
-            .map(|input| input_spec(&input.name, &input.datatype, input.shape));
+        let inputs =
+            metadata.inputs.into_iter().map(|input| input_spec(&input.name, &input.datatype, input.shape));
         let config = config.and_then(|answer| answer.config);
         Ok(Self {
             inputs: inputs.collect::<Result<_, _>>()?,
@@ -75,9 +73,8 @@ impl Signature {
         rows: usize,
         overrides: &[(String, Vec<usize>)],
     ) -> Result<Vec<Vec<usize>>, String> {
-        if let Some((name, _)) = overrides
-            .iter()
-            .find(|(name, _)| !self.inputs.iter().any(|input| input.name == *name))
+        if let Some((name, _)) =
+            overrides.iter().find(|(name, _)| !self.inputs.iter().any(|input| input.name == *name))
         {
             let names: Vec<&str> = self.inputs.iter().map(|i| i.name.as_str()).collect();
             return Err(format!(
@@ -90,10 +87,7 @@ impl Signature {
                 self.batch_size_max
             ));
         }
-        self.inputs
-            .iter()
-            .map(|input| self.shape(input, rows, overrides))
-            .collect()
+        self.inputs.iter().map(|input| self.shape(input, rows, overrides)).collect()
     }
 
     /// The first dimension is the batch's: it is variable.
@@ -108,28 +102,18 @@ impl Signature {
         overrides: &[(String, Vec<usize>)],
     ) -> Result<Vec<usize>, String> {
         let name = &input.name;
-        let given = overrides
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, shape)| shape);
+        let given = overrides.iter().find(|(known, _)| known == name).map(|(_, shape)| shape);
         let batched = self.batched(input);
         let mut shape = if batched { vec![rows] } else { Vec::new() };
         let rest = &input.shape[usize::from(batched)..];
         if let Some(given) = given {
-            let matches = given.len() == rest.len()
-                && given
-                    .iter()
-                    .zip(rest)
-                    .all(|(g, r)| *r < 0 || *g as i64 == *r);
+            let matches =
+                given.len() == rest.len() && given.iter().zip(rest).all(|(g, r)| *r < 0 || *g as i64 == *r);
             if !matches {
                 return Err(format!(
                     "--shape {name}: expected dimensions that fit {rest:?} (-1 is any{}), got \
                      {given:?}",
-                    if batched {
-                        "; the batch dimension comes from --rows"
-                    } else {
-                        ""
-                    }
+                    if batched { "; the batch dimension comes from --rows" } else { "" }
                 ));
             }
             shape.extend(given);
@@ -140,10 +124,7 @@ impl Signature {
                         "input {name}: the model's shape {:?} is variable; say it with --shape \
                          {name}:{}",
                         input.shape,
-                        rest.iter()
-                            .map(|d| d.max(&1).to_string())
-                            .collect::<Vec<_>>()
-                            .join(",")
+                        rest.iter().map(|d| d.max(&1).to_string()).collect::<Vec<_>>().join(",")
                     )
                 })?);
             }
@@ -155,9 +136,7 @@ impl Signature {
                 input.shape
             ));
         }
-        let elements = shape
-            .iter()
-            .try_fold(1usize, |product, d| product.checked_mul(*d));
+        let elements = shape.iter().try_fold(1usize, |product, d| product.checked_mul(*d));
         match elements {
             Some(elements) if elements <= ELEMENTS_MAX => Ok(shape),
             _ => Err(format!(
@@ -170,27 +149,16 @@ impl Signature {
 fn input_spec(name: &str, datatype: &str, shape: Vec<i64>) -> Result<InputSpec, String> {
     // Some servers print the configuration's names.
     let wire_name = datatype.strip_prefix("TYPE_").unwrap_or(datatype);
-    let wire_name = if wire_name == "STRING" {
-        "BYTES"
-    } else {
-        wire_name
-    };
+    let wire_name = if wire_name == "STRING" { "BYTES" } else { wire_name };
     let datatype = DataType::parse(wire_name).ok_or_else(|| {
         format!("input {name}: unknown datatype {datatype:?}; give the requests with --body")
     })?;
-    Ok(InputSpec {
-        name: name.to_string(),
-        datatype,
-        shape,
-    })
+    Ok(InputSpec { name: name.to_string(), datatype, shape })
 }
 
 /// Dimensions are numbers; some servers print 64-bit numbers as strings.
 fn dimension(value: &Value) -> i64 {
-    value
-        .as_i64()
-        .or_else(|| value.as_str().and_then(|text| text.parse().ok()))
-        .unwrap_or(-1)
+    value.as_i64().or_else(|| value.as_str().and_then(|text| text.parse().ok())).unwrap_or(-1)
 }
 
 #[cfg(test)]
@@ -198,19 +166,11 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn check(
-        shape: &[i64],
-        rows: usize,
-        given: Option<&[usize]>,
-        expected: Result<&[usize], &str>,
-    ) {
+    fn check(shape: &[i64], rows: usize, given: Option<&[usize]>, expected: Result<&[usize], &str>) {
         let metadata = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": shape}]});
         let config = json!({"max_batch_size": 8});
         let signature = Signature::from_json(&metadata, Some(&config)).unwrap();
-        let overrides: Vec<_> = given
-            .map(|g| ("x".to_string(), g.to_vec()))
-            .into_iter()
-            .collect();
+        let overrides: Vec<_> = given.map(|g| ("x".to_string(), g.to_vec())).into_iter().collect();
         match (signature.shapes(rows, &overrides), expected) {
             (Ok(shapes), Ok(expected)) => assert_eq!(shapes, [expected]),
             (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),

@@ -33,9 +33,7 @@ impl ServerUrl {
             "http" => (Scheme::Http, 8000),
             "grpc" => (Scheme::Grpc, 8001),
             "https" | "grpcs" => {
-                return Err(format!(
-                    "{text}: TLS is not supported; test behind the TLS endpoint"
-                ));
+                return Err(format!("{text}: TLS is not supported; test behind the TLS endpoint"));
             }
             _ => return Err(fault(text)),
         };
@@ -56,9 +54,10 @@ impl ServerUrl {
 
     /// The address to connect to. Refuses addresses off this machine unless `allow_remote`.
     pub fn resolve(&self, allow_remote: bool) -> Result<SocketAddr, String> {
-        let addresses = self.authority.to_socket_addrs().map_err(|error| {
-            format!("{self}: the host cannot be resolved ({error}); correct the URL")
-        })?;
+        let addresses = self
+            .authority
+            .to_socket_addrs()
+            .map_err(|error| format!("{self}: the host cannot be resolved ({error}); correct the URL"))?;
         let addresses: Vec<SocketAddr> = addresses.collect();
         if !allow_remote && let Some(remote) = addresses.iter().find(|a| !is_loopback(a.ip())) {
             return Err(format!(
@@ -69,9 +68,7 @@ impl ServerUrl {
         }
         // Servers mostly listen on IPv4 when a name has both.
         let first = addresses.iter().find(|a| a.is_ipv4()).or(addresses.first());
-        first
-            .copied()
-            .ok_or_else(|| format!("{self}: the host has no address; correct the URL"))
+        first.copied().ok_or_else(|| format!("{self}: the host has no address; correct the URL"))
     }
 }
 
@@ -118,12 +115,7 @@ mod tests {
         assert!(resolve("http://127.9.9.9:1", false).is_ok());
         assert!(resolve("http://[::1]:1", false).is_ok());
         assert!(resolve("http://[::ffff:127.0.0.1]:1", false).is_ok());
-        for remote in [
-            "http://10.0.0.1:1",
-            "http://0.0.0.0:1",
-            "http://[::]:1",
-            "grpc://8.8.8.8:1",
-        ] {
+        for remote in ["http://10.0.0.1:1", "http://0.0.0.0:1", "http://[::]:1", "grpc://8.8.8.8:1"] {
             let error = resolve(remote, false).unwrap_err();
             assert!(error.contains("--allow-remote"), "{error}");
             assert!(resolve(remote, true).is_ok());

@@ -51,18 +51,12 @@ const DATA_TYPES: [(&str, DataType); 14] = [
 impl DataType {
     /// The type of a wire name.
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        DATA_TYPES
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, datatype)| *datatype)
+        DATA_TYPES.iter().find(|(known, _)| *known == name).map(|(_, datatype)| *datatype)
     }
 
     /// Its wire name.
     pub(crate) fn name(self) -> &'static str {
-        DATA_TYPES
-            .iter()
-            .find(|(_, known)| *known == self)
-            .map_or("", |(name, _)| name)
+        DATA_TYPES.iter().find(|(_, known)| *known == self).map_or("", |(name, _)| name)
     }
 
     /// Bytes of an element; `None` for BYTES.
@@ -81,9 +75,7 @@ impl DataType {
         macro_rules! integer {
             ($type:ty) => {
                 match <$type>::try_from(number.integer) {
-                    Ok(value) if number.is_integer => {
-                        output.extend_from_slice(&value.to_le_bytes())
-                    }
+                    Ok(value) if number.is_integer => output.extend_from_slice(&value.to_le_bytes()),
                     _ => return false,
                 }
             };
@@ -139,20 +131,12 @@ pub(crate) struct Number {
 
 impl Number {
     pub(crate) fn integer(integer: i128) -> Self {
-        Self {
-            real: integer as f64,
-            integer,
-            is_integer: true,
-        }
+        Self { real: integer as f64, integer, is_integer: true }
     }
 
     /// A real; one without a fraction is an integer too.
     pub(crate) fn real(real: f64) -> Self {
-        Self {
-            real,
-            integer: real as i128,
-            is_integer: real.fract() == 0.0,
-        }
+        Self { real, integer: real as i128, is_integer: real.fract() == 0.0 }
     }
 
     /// Reads decimal text, `true` and `false`.
@@ -162,10 +146,7 @@ impl Number {
             "false" | "False" => return Some(Self::integer(0)),
             _ => {}
         }
-        text.parse()
-            .map(Self::integer)
-            .or_else(|_| text.parse().map(Self::real))
-            .ok()
+        text.parse().map(Self::integer).or_else(|_| text.parse().map(Self::real)).ok()
     }
 }
 
@@ -208,12 +189,7 @@ impl Tensor {
         let elements = shape.iter().product();
         let mut data = Vec::new();
         (0..elements).for_each(|_| datatype.put_random(&mut data, random));
-        Self {
-            name: name.to_string(),
-            datatype,
-            shape: shape.to_vec(),
-            data,
-        }
+        Self { name: name.to_string(), datatype, shape: shape.to_vec(), data }
     }
 
     /// The values as a flat JSON array; `None` for FP16 and BF16, which JSON cannot carry, and for
@@ -221,12 +197,7 @@ impl Tensor {
     pub(crate) fn json_values(&self) -> Option<Vec<Value>> {
         macro_rules! values {
             ($type:ty) => {
-                self.data
-                    .as_chunks()
-                    .0
-                    .iter()
-                    .map(|bytes| json!(<$type>::from_le_bytes(*bytes)))
-                    .collect()
+                self.data.as_chunks().0.iter().map(|bytes| json!(<$type>::from_le_bytes(*bytes))).collect()
             };
         }
         Some(match self.datatype {
@@ -239,13 +210,9 @@ impl Tensor {
             DataType::Int16 => values!(i16),
             DataType::Int32 => values!(i32),
             DataType::Int64 => values!(i64),
-            DataType::Fp32 => self
-                .data
-                .as_chunks()
-                .0
-                .iter()
-                .map(|bytes| short_real(f32::from_le_bytes(*bytes)))
-                .collect(),
+            DataType::Fp32 => {
+                self.data.as_chunks().0.iter().map(|bytes| short_real(f32::from_le_bytes(*bytes))).collect()
+            }
             DataType::Fp64 => values!(f64),
             DataType::Fp16 | DataType::Bf16 => return None,
             DataType::Bytes => {
@@ -292,11 +259,7 @@ mod tests {
         check(DataType::Fp32, "1", Some(&1f32.to_le_bytes()));
         check(DataType::Fp16, "1", Some(&0x3c00u16.to_le_bytes()));
         check(DataType::Fp16, "65504", Some(&0x7bffu16.to_le_bytes()));
-        check(
-            DataType::Fp16,
-            "-0.333251953125",
-            Some(&0xb555u16.to_le_bytes()),
-        );
+        check(DataType::Fp16, "-0.333251953125", Some(&0xb555u16.to_le_bytes()));
         check(DataType::Fp16, "1e9", Some(&0x7c00u16.to_le_bytes()));
         check(DataType::Bf16, "1", Some(&[0x80, 0x3f]));
         check(DataType::Bytes, "1", None);
@@ -309,10 +272,7 @@ mod tests {
             assert_eq!(datatype.name(), name);
             let draw = || Tensor::random("x", datatype, &[3, 2], &mut Random::new(1));
             assert_eq!(draw(), draw());
-            assert_eq!(
-                draw().data.len(),
-                6 * datatype.element_bytes().unwrap_or(12)
-            );
+            assert_eq!(draw().data.len(), 6 * datatype.element_bytes().unwrap_or(12));
             let values = draw().json_values().map(|values| values.len());
             let in_json = !matches!(datatype, DataType::Fp16 | DataType::Bf16);
             assert_eq!(values, in_json.then_some(6));

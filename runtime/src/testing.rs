@@ -164,7 +164,7 @@ impl Instance for FakeInstance {
             if behaviour.wrong_rows && !shape.is_empty() {
                 shape[0] += 1;
             }
-            if behaviour.wrong_rank {
+            if holds(behaviour.wrong_rank_value) {
                 shape.truncate(1);
             }
             sink(index, TensorView { dtype: input.dtype, shape: &shape, data: &data });

@@ -115,9 +115,14 @@ pub fn start(options: Options) -> io::Result<Handle> {
 }
 
 impl Handle {
+    /// Stops accepting; the thread ends by itself.
+    pub fn stop(&self) {
+        let _ = self.stop.send(true);
+    }
+
     /// Stops accepting, lets what is under way end, and ends the thread.
     pub fn close(self) {
-        let _ = self.stop.send(true);
+        self.stop();
         let _ = self.thread.join();
     }
 }

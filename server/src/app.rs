@@ -1,13 +1,11 @@
 //! The running server: puts its parts together at the start, and takes them apart in the order that loses no
 //! request. Must not know any protocol, flag or signal.
 
-use std::{
-    fmt,
-    net::{SocketAddr, TcpListener},
-    sync::Arc,
-    thread::JoinHandle,
-    time::Duration,
-};
+mod listeners;
+
+use std::{fmt, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
+
+pub use self::listeners::{Addresses, Listeners};
 
 use anyhow::Context as _;
 use crossbeam::channel::{after, bounded};
@@ -31,35 +29,6 @@ use crate::{
     state::{RepositoryAccess, State},
 };
 
-/// Connections that the system keeps until they are accepted.
-const BACKLOG: i32 = 1024;
-
-/// Sockets that listen already; a port of 0 has become a real one.
-#[derive(Debug, Default)]
-pub struct Listeners {
-    /// Inference over HTTP.
-    pub http: Option<TcpListener>,
-    /// Inference over gRPC.
-    pub grpc: Option<TcpListener>,
-    /// Prometheus.
-    pub metrics: Option<TcpListener>,
-    /// The admin API.
-    pub admin: Option<TcpListener>,
-}
-
-/// Where the server listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Addresses {
-    /// Inference over HTTP.
-    pub http: Option<SocketAddr>,
-    /// Inference over gRPC.
-    pub grpc: Option<SocketAddr>,
-    /// Prometheus.
-    pub metrics: Option<SocketAddr>,
-    /// The admin API.
-    pub admin: Option<SocketAddr>,
-}
-
 /// The running server. Dropping it stops everything without waiting; [`App::drain`] is the polite way.
 pub struct App {
     state: Arc<State>,
@@ -76,75 +45,6 @@ impl fmt::Debug for App {
     }
 }
 
-impl Listeners {
-    /// Binds what the configuration names.
-    ///
-    /// # Errors
-    /// A line for every address that cannot be had.
-    pub fn bind(config: &Config) -> anyhow::Result<Self> {
-        let mut faults = Vec::new();
-        let mut take = |key: &str, address: &Option<Address>| {
-            let address = address.as_ref()?;
-            bind(address).map_err(|error| faults.push(refused(key, config.source(key), address, &error))).ok()
-        };
-        let listen = &config.listen;
-        let listeners = Self {
-            http: take("listen.http", &listen.http),
-            grpc: take("listen.grpc", &listen.grpc),
-            metrics: take("listen.metrics", &listen.metrics),
-            admin: take("listen.admin", &listen.admin),
-        };
-        if faults.is_empty() { Ok(listeners) } else { Err(anyhow::anyhow!(faults.join("\n"))) }
-    }
-
-    /// The addresses that the system gave.
-    ///
-    /// # Errors
-    /// When a socket is no longer one.
-    pub fn addresses(&self) -> std::io::Result<Addresses> {
-        let local =
-            |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
-        Ok(Addresses {
-            http: local(&self.http)?,
-            grpc: local(&self.grpc)?,
-            metrics: local(&self.metrics)?,
-            admin: local(&self.admin)?,
-        })
-    }
-}
-
-fn bind(address: &Address) -> std::io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let mut last = std::io::Error::other("the name stands for no address");
-    for address in address.resolve()? {
-        let open = || {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-            // a restart need not wait for connections that are still closing; two servers still exclude each other
-            socket.set_reuse_address(true)?;
-            socket.set_nonblocking(true)?;
-            socket.bind(&address.into())?;
-            socket.listen(BACKLOG)?;
-            Ok(socket.into())
-        };
-        match open() {
-            Ok(listener) => return Ok(listener),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-fn refused(key: &str, source: &str, address: &Address, error: &std::io::Error) -> String {
-    let advice = match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            "stop the process that listens there, choose another port, or write \"off\""
-        }
-        std::io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose a higher one",
-        _ => "choose an address of this machine",
-    };
-    format!("{key} ({source}): cannot listen on {address}: {error}; {advice}")
-}
-
 impl App {
     /// Starts everything; models are loaded in the background, and [`State::is_ready`] tells when they are.
     ///
@@ -153,6 +53,15 @@ impl App {
     pub fn start(config: Config, listeners: Listeners) -> anyhow::Result<Self> {
         let config = Arc::new(config);
         let addresses = listeners.addresses().context("a listener has no address")?;
+        // the configuration was judged by its text; this is what the name stood for
+        if let Some(admin) = addresses.admin.filter(|admin| !admin.ip().is_loopback())
+            && config.admin_token_file.is_none()
+        {
+            anyhow::bail!(
+                "the admin API would listen on {admin}, which is not loopback, without tokens; name a file of them with \
+                 --admin-token-file, or use 127.0.0.1"
+            );
+        }
         // before any loader thread exists: the engine's pool inherits the priority of this thread
         let backends = backends::start(&config.runtime)?;
         let recorder = exporter::recorder(&backends.build);
@@ -225,8 +134,8 @@ impl Drop for App {
             self.state.repository.stop();
             self.state.control.stop();
         }
-        if let Some(admin) = self.admin.take() {
-            admin.close();
+        if let Some(admin) = &self.admin {
+            admin.stop();
         }
     }
 }
@@ -315,7 +224,7 @@ pub fn repository_access(
 fn join_all(threads: Vec<JoinHandle<()>>, until: Time) -> bool {
     let (done, ended) = bounded(1);
     let join = move || {
-        let all = threads.into_iter().fold(true, |all, thread| thread.join().is_ok() && all);
+        let all = threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count() == 0;
         let _ = done.send(all);
     };
     if std::thread::Builder::new().name("gannet-join".into()).spawn(join).is_err() {

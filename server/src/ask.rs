@@ -154,7 +154,12 @@ pub struct AnsweredOutput {
 ///
 /// # Errors
 /// A [`Refusal`] from any of these.
-pub async fn answer(table: &TableReader, model: &str, version: Option<&str>, ask: Ask) -> Result<Answer, Refusal> {
+pub async fn answer(
+    table: &TableReader,
+    model: &str,
+    version: Option<&str>,
+    ask: Ask,
+) -> Result<Answer, Refusal> {
     let servable = table.resolve(model, version)?;
     let outputs = resolve_outputs(&servable, &ask)?;
     let given = ask.inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone()));
@@ -180,8 +185,11 @@ pub async fn answer(table: &TableReader, model: &str, version: Option<&str>, ask
         .into_iter()
         .map(|(index, ask)| {
             let tensor = &response.outputs[index];
-            let tensor =
-                if ask.classes > 0 { classify(&servable, index, tensor, rows, ask.classes)? } else { tensor.clone() };
+            let tensor = if ask.classes > 0 {
+                classify(&servable, index, tensor, rows, ask.classes)?
+            } else {
+                tensor.clone()
+            };
             Ok(AnsweredOutput { index, tensor, binary: ask.binary.unwrap_or(false) })
         })
         .collect::<Result<Vec<_>, Refusal>>()?;
@@ -194,7 +202,9 @@ fn resolve_outputs(servable: &Servable, ask: &Ask) -> Result<Vec<(usize, OutputA
     let specs = &servable.signature.outputs;
     let default = Some(ask.parameters.binary_outputs);
     if ask.outputs.is_empty() {
-        return Ok((0..specs.len()).map(|index| (index, OutputAsk { binary: default, ..OutputAsk::default() })).collect());
+        return Ok((0..specs.len())
+            .map(|index| (index, OutputAsk { binary: default, ..OutputAsk::default() }))
+            .collect());
     }
     let mut resolved: Vec<(usize, OutputAsk)> = Vec::with_capacity(ask.outputs.len());
     for output in &ask.outputs {
@@ -208,7 +218,9 @@ fn resolve_outputs(servable: &Servable, ask: &Ask) -> Result<Vec<(usize, OutputA
             )));
         };
         if resolved.iter().any(|(other, _)| *other == index) {
-            return Err(Refusal::invalid(format!("output '{name}' already exists in request; ask for each once")));
+            return Err(Refusal::invalid(format!(
+                "output '{name}' already exists in request; ask for each once"
+            )));
         }
         let mut output = output.clone();
         output.binary = output.binary.or(default);
@@ -248,12 +260,15 @@ fn classify(
             push_byte_element(&mut data, text.as_bytes());
         }
     }
-    let shape = if servable.signature.batched { Shape::from_slice(&[rows, count]) } else { Shape::from_slice(&[count]) };
+    let shape = if servable.signature.batched {
+        Shape::from_slice(&[rows, count])
+    } else {
+        Shape::from_slice(&[count])
+    };
     Ok(Tensor { dtype: DType::Bytes, shape, data: Bytes::from(data) })
 }
 
 fn scores(tensor: &Tensor) -> Option<Vec<f64>> {
-    #[expect(clippy::cast_precision_loss, reason = "scores are ordered and shown with six digits")]
     fn read<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> f64) -> Option<Vec<f64>> {
         Some(data.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect())
     }

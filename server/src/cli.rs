@@ -3,14 +3,16 @@
 
 mod banner;
 mod check;
-mod client;
+pub(crate) mod client;
 mod models;
 mod serve;
 mod table;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, fmt, io::Write as _, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::config::keys;
 
 /// A command that ended well.
 const EXIT_OK: u8 = 0;
@@ -33,9 +35,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve models (what happens without a command)
-    #[command(after_long_help = EXAMPLES)]
-    Serve(ServeArgs),
+    /// Serve models (what happens without a command); its --help lists every key of the configuration
+    Serve(Box<ServeArgs>),
     /// Load models once, run their golden requests, and say how they would be served
     #[command(after_long_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
@@ -152,7 +153,7 @@ Exit codes: 0 the server answered, 1 it refused, 69 it cannot be reached.";
 
 /// Runs the command; the exit code is its answer.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -168,16 +169,32 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     code.into()
 }
 
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let command = Cli::command().mut_subcommand("serve", |serve| serve.after_long_help(keys_help()));
+    Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)
+}
+
+/// Every key, section by section.
+fn keys_help() -> String {
+    let width = keys().iter().map(|key| key.name.len()).max().unwrap_or(0);
+    let line = |key: &crate::config::Key| format!("  {:width$}  {} ({})", key.name, key.help, key.expected);
+    let lines: Vec<String> = keys().iter().map(line).collect();
+    format!("{EXAMPLES}\n\nKeys:\n{}", lines.join("\n"))
+}
+
+/// Prints a line. That nobody reads it any more is no reason to fail.
+fn say(line: impl fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
-        let parse = |arguments: &[&str]| Cli::try_parse_from(arguments).unwrap();
+        let parse = |arguments: &[&str]| super::parse(arguments.iter().map(OsString::from)).unwrap();
         assert!(parse(&["gannet"]).command.is_none());
         assert_eq!(parse(&["gannet", "a", "b"]).serve.paths, ["a", "b"]);
         assert!(matches!(parse(&["gannet", "serve", "a"]).command, Some(Command::Serve(_))));

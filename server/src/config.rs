@@ -10,7 +10,7 @@ mod toml_file;
 pub mod address;
 pub mod fault;
 
-use std::{num::NonZero, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, num::NonZero, path::PathBuf, time::Duration};
 
 use gannet_models::IngestLimits;
 use gannet_runtime::control::transition::SwapPolicy;
@@ -51,8 +51,10 @@ pub struct Config {
     pub admin_token_file: Option<PathBuf>,
     /// What is logged, and how.
     pub log: LogConfig,
-    /// Every key with its value and where that came from.
-    pub effective: Vec<Effective>,
+    /// Who decided each key that is not at its default.
+    pub sources: BTreeMap<&'static str, String>,
+    /// What is odd but no fault, for the log.
+    pub warnings: Vec<String>,
 }
 
 /// Where to listen; `None`: not at all.
@@ -144,13 +146,13 @@ pub enum LogFormat {
 
 /// One key as it is in force.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Effective {
+pub struct Effective<'a> {
     /// Such as `listen.http`.
     pub key: &'static str,
     /// As the admin API shows it.
     pub value: Value,
     /// Such as `--http`, `gannet.toml:3`, `GANNET_LISTEN_HTTP` or `default`.
-    pub source: String,
+    pub source: &'a str,
 }
 
 impl Config {
@@ -188,7 +190,23 @@ impl Config {
             },
             admin_token_file: None,
             log: LogConfig { level: "info".into(), format: LogFormat::Text },
-            effective: Vec::new(),
+            sources: BTreeMap::new(),
+            warnings: Vec::new(),
         }
+    }
+
+    /// Every key with its value and where that came from.
+    pub fn effective(&self) -> impl Iterator<Item = Effective<'_>> {
+        keys().iter().map(|key| Effective {
+            key: key.name,
+            value: (key.show)(self),
+            source: self.source(key.name),
+        })
+    }
+
+    /// Where the value of a key came from.
+    #[must_use]
+    pub fn source(&self, key: &str) -> &str {
+        self.sources.get(key).map_or("default", String::as_str)
     }
 }

@@ -66,7 +66,9 @@ impl Qualify for GoldenReader {
 /// # Errors
 /// A text naming the file and what is wrong with it.
 pub fn read_case(path: &Path, model: &str, signature: &Signature) -> Result<GoldenCase, String> {
-    let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+    let name = path
+        .file_name()
+        .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     let fault = |what: &dyn std::fmt::Display| format!("golden/{name}: {what}");
     let size = fs::metadata(path).map_err(|error| fault(&error))?.len();
     if size > FILE_BYTES_MAX {

@@ -43,7 +43,7 @@ pub use self::body::Body;
 
 /// The generated messages and the service's trait.
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
-pub(crate) mod pb {
+pub mod pb {
     tonic::include_proto!("inference");
 
     /// The compiled schema, for reflection.

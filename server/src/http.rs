@@ -9,7 +9,7 @@ pub mod manage;
 pub mod raw;
 pub mod route;
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 
 use self::route::Route;
 use crate::{
+    guard,
     respond::{Kind, Refusal},
     state::State,
 };
@@ -29,22 +30,24 @@ pub const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-
 #[derive(Debug, Clone)]
 pub struct HttpService {
     state: Arc<State>,
+    /// The listener, for the guard against web pages.
+    local: SocketAddr,
 }
 
 /// What every answer is.
 pub type Answered = Response<Full<Bytes>>;
 
 impl HttpService {
-    /// Over the server's state.
+    /// Over the server's state, for connections to `local`.
     #[must_use]
-    pub fn new(state: Arc<State>) -> Self {
-        Self { state }
+    pub fn new(state: Arc<State>, local: SocketAddr) -> Self {
+        Self { state, local }
     }
 
     /// Answers one request.
     pub async fn call(&self, request: Request<Incoming>) -> Answered {
         let (parts, body) = request.into_parts();
-        let result = match route::parse(&parts.method, parts.uri.path()) {
+        let result = match self.guard(&parts).and_then(|()| route::parse(&parts.method, parts.uri.path())) {
             Ok(Route::Infer { model, version }) => {
                 infer::infer(&self.state, &parts.headers, body, &model, version.as_deref()).await
             }
@@ -58,6 +61,15 @@ impl HttpService {
             }
             answer
         })
+    }
+}
+
+impl HttpService {
+    /// Web pages from elsewhere may not call a listener on loopback.
+    fn guard(&self, parts: &http::request::Parts) -> Result<(), Refusal> {
+        let text = |name| parts.headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?"));
+        let host = parts.uri.authority().map(http::uri::Authority::as_str).or_else(|| text(header::HOST));
+        guard::check(host, text(header::ORIGIN), self.local)
     }
 }
 

@@ -5,7 +5,7 @@
 use std::{
     convert::Infallible,
     future::Future,
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -82,7 +82,8 @@ impl Handle {
     /// Waits for the connections to end. Whether they did in time.
     pub fn join(self, within: Duration) -> bool {
         let deadline = gannet_runtime::clock::now() + within;
-        while self.open.load(Ordering::Acquire) > 0 || self.threads.iter().any(|thread| !thread.is_finished()) {
+        while self.open.load(Ordering::Acquire) > 0 || self.threads.iter().any(|thread| !thread.is_finished())
+        {
             if gannet_runtime::clock::now() >= deadline {
                 return false;
             }
@@ -106,6 +107,7 @@ struct Worker {
 pub fn start(options: Options) -> anyhow::Result<Handle> {
     let (close, closing) = watch::channel(false);
     let open = Arc::new(AtomicUsize::new(0));
+    let http_local = options.http.as_ref().map(TcpListener::local_addr).transpose()?;
     let mut threads = Vec::new();
     let mut workers = Vec::new();
     for index in 0..options.threads.max(1) {
@@ -113,18 +115,22 @@ pub fn start(options: Options) -> anyhow::Result<Handle> {
         workers.push(Worker { connections: sender, open: Arc::default() });
         let worker = EventLoop {
             state: Arc::clone(&options.state),
+            http_local: http_local.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
             open: Arc::clone(&workers[index].open),
             all_open: Arc::clone(&open),
             closing: closing.clone(),
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
         let run = move || runtime.block_on(worker.run(receiver));
         threads.push(std::thread::Builder::new().name(format!("gannet-io-{index}")).spawn(run)?);
     }
     let listeners = [(options.http, Protocol::Http), (options.grpc, Protocol::Grpc)];
     let listeners: Vec<_> = listeners.into_iter().filter_map(|(l, protocol)| Some((l?, protocol))).collect();
-    let acceptor = Acceptor { workers, connections_max: options.state.limits.connections_max, open: Arc::clone(&open) };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
+    let acceptor =
+        Acceptor { workers, connections_max: options.state.limits.connections_max, open: Arc::clone(&open) };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
     let run = move || runtime.block_on(acceptor.run(listeners, closing));
     threads.push(std::thread::Builder::new().name("gannet-accept".into()).spawn(run)?);
     Ok(Handle { close, threads, open })
@@ -156,13 +162,14 @@ impl Acceptor {
     }
 
     async fn accept(&self, listener: TcpListener, protocol: Protocol) {
-        let listener = match listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener)) {
-            Ok(listener) => listener,
-            Err(error) => {
-                tracing::error!(%error, protocol = protocol.name(), "the listener cannot be watched");
-                return;
-            }
-        };
+        let listener =
+            match listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener)) {
+                Ok(listener) => listener,
+                Err(error) => {
+                    tracing::error!(%error, protocol = protocol.name(), "the listener cannot be watched");
+                    return;
+                }
+            };
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -177,7 +184,8 @@ impl Acceptor {
                 continue;
             }
             let Ok(stream) = stream.into_std() else { continue };
-            let Some(worker) = self.workers.iter().min_by_key(|worker| worker.open.load(Ordering::Relaxed)) else {
+            let Some(worker) = self.workers.iter().min_by_key(|worker| worker.open.load(Ordering::Relaxed))
+            else {
                 return;
             };
             worker.open.fetch_add(1, Ordering::Relaxed);
@@ -192,6 +200,7 @@ impl Acceptor {
 /// One thread's event loop.
 struct EventLoop {
     state: Arc<State>,
+    http_local: SocketAddr,
     open: Arc<AtomicUsize>,
     all_open: Arc<AtomicUsize>,
     closing: watch::Receiver<bool>,
@@ -212,7 +221,7 @@ impl EventLoop {
         // first, so that every turn's batch runs behind the turn's connections
         tokio::spawn(gannet_runtime::servable::turn::flusher());
         let graceful = GracefulShutdown::new();
-        let http = HttpService::new(Arc::clone(&self.state));
+        let http = HttpService::new(Arc::clone(&self.state), self.http_local);
         let grpc = GrpcService::new(Arc::clone(&self.state));
         let mut closing = self.closing.clone();
         loop {

@@ -24,6 +24,7 @@ use gannet_registry::{FilesystemOptions, FilesystemSource};
 use gannet_runtime::{
     backend::Backend,
     control::{lifecycle::State as VersionState, manager::Control},
+    table::VersionEntry,
 };
 use tokio::sync::oneshot;
 
@@ -148,8 +149,8 @@ impl Repository {
             limits: options.ingest,
             ..FilesystemOptions::default()
         };
-        let source =
-            FilesystemSource::new(options.paths.clone(), source_options).map_err(|error| error.to_string())?;
+        let source = FilesystemSource::new(options.paths.clone(), source_options)
+            .map_err(|error| error.to_string())?;
         let (requests, receiver) = bounded(REQUESTS_MAX);
         let inventory = Arc::new(ArcSwap::from_pointee(Inventory::default()));
         let looked = Arc::new(AtomicBool::new(false));
@@ -192,15 +193,17 @@ impl Repository {
 
     fn all_settled(&self) -> bool {
         let table = self.control.table().snapshot();
-        self.inventory.load().models.iter().filter(|(_, known)| known.wanted && !known.versions.is_empty()).all(
-            |(name, _)| {
-                let settled = |entry: &gannet_runtime::table::ModelEntry| {
-                    entry.latest().is_some()
-                        || entry.versions.iter().all(|v| v.status.state == VersionState::Unavailable)
-                };
-                table.model(name.as_str()).is_some_and(settled)
-            },
-        )
+        let inventory = self.inventory.load();
+        let mut wanted =
+            inventory.models.iter().filter(|(_, known)| known.wanted && !known.versions.is_empty());
+        wanted.all(|(name, known)| match table.model(name.as_str()) {
+            Some(entry) => {
+                let refused = |v: &VersionEntry| v.status.state == VersionState::Unavailable;
+                entry.latest().is_some() || entry.versions.iter().all(refused)
+            }
+            // what could not even be copied or given an engine will not come by itself
+            None => !known.problems.is_empty(),
+        })
     }
 
     /// Every version that is known, served or not.
@@ -221,7 +224,8 @@ impl Repository {
             if entries.iter().any(|entry| entry.name == name.as_str()) {
                 continue;
             }
-            let reason = if known.problems.is_empty() { "unloaded".into() } else { known.problems.join("; ") };
+            let reason =
+                if known.problems.is_empty() { "unloaded".into() } else { known.problems.join("; ") };
             let line = |version: String| IndexEntry {
                 name: name.to_string(),
                 version,
@@ -261,7 +265,7 @@ impl Repository {
         let statuses = self.control.settle(model.clone()).await.unwrap_or_default();
         let failed: Vec<String> = statuses
             .iter()
-            .filter(|status| !status.reason.is_empty())
+            .filter(|status| status.refused)
             .map(|status| format!("version '{}' is at {}", status.version, status.describe()))
             .collect();
         let serves = statuses.iter().any(gannet_runtime::control::lifecycle::VersionStatus::is_ready);
@@ -290,7 +294,12 @@ impl Repository {
     ///
     /// # Errors
     /// A refusal when the mode forbids it, or the repository has no such version.
-    pub async fn select_version(&self, model: ModelName, version: Version, wanted: bool) -> Result<(), Refusal> {
+    pub async fn select_version(
+        &self,
+        model: ModelName,
+        version: Version,
+        wanted: bool,
+    ) -> Result<(), Refusal> {
         self.check_mode()?;
         let (reply, done) = oneshot::channel();
         self.ask(Request::Select { model, version, wanted, reply }, done).await
@@ -314,9 +323,10 @@ impl Repository {
     ) -> Result<(), Refusal> {
         let stopping = || Refusal::new(Kind::Unavailable, "the server is shutting down");
         self.requests.try_send(request).map_err(|error| match error {
-            crossbeam::channel::TrySendError::Full(_) => {
-                Refusal::new(Kind::Exhausted, format!("{REQUESTS_MAX} repository requests wait already; try again"))
-            }
+            crossbeam::channel::TrySendError::Full(_) => Refusal::new(
+                Kind::Exhausted,
+                format!("{REQUESTS_MAX} repository requests wait already; try again"),
+            ),
             crossbeam::channel::TrySendError::Disconnected(_) => stopping(),
         })?;
         answer.await.unwrap_or_else(|_| Err(stopping()))

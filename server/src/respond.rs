@@ -124,9 +124,8 @@ impl From<InferError> for Refusal {
             InferError::UnknownModel(_) | InferError::UnknownVersion { .. } => (Kind::NotFound, None),
             InferError::NotReady { .. } | InferError::NoVersion { .. } => (Kind::Unavailable, Some(1000)),
             InferError::Invalid(_) => (Kind::Invalid, None),
-            InferError::QueueFull { retry_after_ms, .. } | InferError::Unaffordable { retry_after_ms, .. } => {
-                (Kind::Exhausted, Some(*retry_after_ms))
-            }
+            InferError::QueueFull { retry_after_ms, .. }
+            | InferError::Unaffordable { retry_after_ms, .. } => (Kind::Exhausted, Some(*retry_after_ms)),
             InferError::Expired { .. } => (Kind::Expired, None),
             InferError::Cancelled => (Kind::Cancelled, None),
             InferError::Backend { .. } => (Kind::Internal, None),

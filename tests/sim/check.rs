@@ -11,7 +11,7 @@
 //! g. What is loading, serving or retired stays within the memory budget, and the lifecycle's count is that sum.
 //! h. Loads in flight stay within `loads_max`.
 //! i. A content whose load failed is not loaded again before its source changed it or somebody asked (retry, reload);
-//!    a failed load takes nothing away; only what is wanted is loaded.
+//!    a failed load takes nothing away; only what is wanted is loaded or begins to serve.
 //! j. A batch begins with the first by priority, then age, of all that wait and were not dropped; it goes on with
 //!    the next of its group in that order, leaving none out that would fit. Only those who left or are too late
 //!    are dropped.

@@ -23,7 +23,7 @@ use crate::support::random::Random;
 const MODELS: u64 = 3;
 const VERSIONS: u64 = 5;
 /// Things that happen from outside in one seed.
-const OUTSIDE_EVENTS: u64 = 150;
+const OUTSIDE_EVENTS: u64 = 210;
 /// Events of one seed, at most: more means that it never comes to rest.
 const EVENTS_MAX: u64 = 100_000;
 pub(super) const MS: u64 = 1_000_000;
@@ -247,7 +247,8 @@ impl World {
         let model = ModelName::new(["a", "b", "c"][self.random.below(MODELS) as usize]).unwrap();
         match self.random.below(100) {
             0..65 => {
-                for _ in 0..self.random.between(1, 5) {
+                let most = if self.random.percent(15) { 16 } else { 4 };
+                for _ in 0..self.random.between(1, most) {
                     self.arrive(&model);
                 }
             }
@@ -330,6 +331,11 @@ impl World {
             }
             action => action,
         };
+        let serves = action != Some(Action::Retire(incarnation));
+        let wanted = self.wants.get(&model).is_some_and(|wants| wants.contains(&spec));
+        if serves && !wanted {
+            return Err(format!("(i) {model} {spec:?} begins to serve and is not wanted"));
+        }
         self.counts.replaced += u64::from(action.is_some());
         action.map_or(Ok(()), |action| self.perform(action, false))
     }

@@ -103,7 +103,16 @@ impl Process {
     /// Starts `gannet` with `arguments` on free ports and waits for its banner.
     pub(crate) fn start(state: &Path, arguments: &[&str]) -> Self {
         let mut command = command();
-        command.args(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
+        command.args([
+            "--set",
+            "log.level=error",
+            "--http",
+            "127.0.0.1:0",
+            "--grpc",
+            "127.0.0.1:0",
+            "--metrics",
+            "127.0.0.1:0",
+        ]);
         command.args(["--admin", "127.0.0.1:0", "--state"]).arg(state).args(arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().expect("the server starts");
@@ -117,7 +126,8 @@ impl Process {
             }
         }
         let address = |scheme: &str| {
-            let start = banner.find(scheme).unwrap_or_else(|| panic!("no {scheme} in {banner}")) + scheme.len();
+            let start =
+                banner.find(scheme).unwrap_or_else(|| panic!("no {scheme} in {banner}")) + scheme.len();
             banner[start..].split(['/', '\n']).next().unwrap_or_default().to_owned()
         };
         let (http, grpc) = (address("http://"), address("grpc://"));

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fs, sync::Arc, thread::JoinHandle, time::Duration};
 
-use gannet_models::{Artifact, IngestLimits, ModelName, ModelSettings, Store, Version, VersionLocation};
+use gannet_models::{
+    Artifact, IngestLimits, ModelName, ModelSettings, Store, Version, VersionLocation, settings::Padding,
+};
 use gannet_runtime::{
     clock,
     control::{
@@ -46,9 +48,10 @@ impl Bench {
         self.control.table().clone()
     }
 
-    /// Wants `version` alone, whose answers are its number more than their question.
+    /// Wants `version` alone, whose answers are its number more than their question. An axis called `seq` is padded.
     pub(crate) fn aspire(&self, version: u64, behaviour: &str) -> Vec<VersionStatus> {
-        let settings = ModelSettings { instances: 2, ..ModelSettings::default() };
+        let padding = vec![Padding { axis: Arc::from("seq"), buckets: vec![4], value: 0.0 }];
+        let settings = ModelSettings { instances: 2, padding, ..ModelSettings::default() };
         let spec = LoadSpec {
             version: Version::new(&version.to_string()).unwrap(),
             artifact: self.artifact(version, behaviour),
@@ -67,6 +70,14 @@ impl Bench {
         let states = self.aspire(version, behaviour);
         let ready = |s: &VersionStatus| s.version.as_str() == version.to_string() && s.state == State::Ready;
         assert!(states.iter().any(ready), "version {version} is not ready: {states:?}");
+    }
+
+    /// Swaps in a fresh copy of what serves.
+    pub(crate) fn reload(&self, version: u64) {
+        let model = ModelName::new(MODEL).unwrap();
+        let version = Version::new(&version.to_string()).unwrap();
+        self.control.reload(model.clone(), version).blocking_recv().unwrap().unwrap();
+        self.control.settle(model).blocking_recv().unwrap();
     }
 
     fn artifact(&self, version: u64, behaviour: &str) -> Artifact {

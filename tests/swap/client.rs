@@ -140,11 +140,24 @@ pub(crate) fn ask(table: &TableReader, questions: &[&[f32]]) -> Vec<Answer> {
         let mut flights = JoinSet::new();
         for (index, question) in questions.iter().enumerate() {
             let (servable, question) = (Arc::clone(&servable), question.to_vec());
-            flights.spawn(async move { (index, infer(&servable, &question).await) });
+            let waited = std::time::Duration::from_secs(10);
+            let answer = async move { (index, infer(&servable, &question).await) };
+            flights.spawn(async move {
+                tokio::time::timeout(waited, answer).await.expect("it is answered in time")
+            });
         }
         let mut answers = flights.join_all().await;
         flusher.abort();
         answers.sort_by_key(|(index, _)| *index);
         answers.into_iter().map(|(_, answer)| answer).collect()
+    })
+}
+
+/// Asks on a thread without a flusher, or after it ended.
+pub(crate) fn ask_without_flusher(table: &TableReader, question: &[f32]) -> Answer {
+    let servable = table.resolve(MODEL, None).unwrap();
+    let waited = std::time::Duration::from_secs(10);
+    runtime().block_on(async {
+        tokio::time::timeout(waited, infer(&servable, question)).await.expect("it is answered in time")
     })
 }

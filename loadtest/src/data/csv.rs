@@ -17,10 +17,7 @@ pub(crate) fn parse(
     if lines.is_empty() {
         return Err("expected at least one line, got none".into());
     }
-    let widths: Vec<usize> = row_shapes
-        .iter()
-        .map(|shape| shape.iter().product())
-        .collect();
+    let widths: Vec<usize> = row_shapes.iter().map(|shape| shape.iter().product()).collect();
     let header = lines[0].1.clone();
     let places = match by_name(&header, inputs, &widths) {
         Some(places) => {
@@ -29,11 +26,7 @@ pub(crate) fn parse(
         }
         None => {
             let numeric = inputs.iter().all(|input| input.datatype != DataType::Bytes);
-            if numeric
-                && header
-                    .iter()
-                    .any(|field| Number::parse(field.trim()).is_none())
-            {
+            if numeric && header.iter().any(|field| Number::parse(field.trim()).is_none()) {
                 // A header with other names: columns go by position.
                 lines.remove(0);
             }
@@ -44,15 +37,9 @@ pub(crate) fn parse(
     for ((input, shape), place) in inputs.iter().zip(row_shapes).zip(&places) {
         let mut rows = Vec::with_capacity(lines.len());
         for (number, fields) in &lines {
-            rows.push(
-                row(input, place, fields).map_err(|fault| format!("line {number}: {fault}"))?,
-            );
+            rows.push(row(input, place, fields).map_err(|fault| format!("line {number}: {fault}"))?);
         }
-        columns.push(Column {
-            input: input.clone(),
-            row_shape: shape.clone(),
-            rows,
-        });
+        columns.push(Column { input: input.clone(), row_shape: shape.clone(), rows });
     }
     Ok(columns)
 }
@@ -60,21 +47,13 @@ pub(crate) fn parse(
 fn by_name(header: &[String], inputs: &[InputSpec], widths: &[usize]) -> Option<Vec<Vec<usize>>> {
     let find = |name: &str| header.iter().position(|field| field.trim() == name);
     let place = |(input, width): (&InputSpec, &usize)| match width {
-        1 => find(&input.name)
-            .or_else(|| find(&format!("{}.0", input.name)))
-            .map(|i| vec![i]),
-        _ => (0..*width)
-            .map(|i| find(&format!("{}.{i}", input.name)))
-            .collect(),
+        1 => find(&input.name).or_else(|| find(&format!("{}.0", input.name))).map(|i| vec![i]),
+        _ => (0..*width).map(|i| find(&format!("{}.{i}", input.name))).collect(),
     };
     inputs.iter().zip(widths).map(place).collect()
 }
 
-fn by_position(
-    found: usize,
-    inputs: &[InputSpec],
-    widths: &[usize],
-) -> Result<Vec<Vec<usize>>, String> {
+fn by_position(found: usize, inputs: &[InputSpec], widths: &[usize]) -> Result<Vec<Vec<usize>>, String> {
     let expected: usize = widths.iter().sum();
     if expected != found {
         let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
@@ -97,18 +76,14 @@ fn row(input: &InputSpec, place: &[usize], fields: &[String]) -> Result<Vec<u8>,
     let mut bytes = Vec::new();
     for column in place {
         let Some(field) = fields.get(*column) else {
-            return Err(format!(
-                "expected a column {}, got {} columns",
-                column + 1,
-                fields.len()
-            ));
+            return Err(format!("expected a column {}, got {} columns", column + 1, fields.len()));
         };
         if input.datatype == DataType::Bytes {
             put_bytes(&mut bytes, field.as_bytes());
             continue;
         }
-        let fits = Number::parse(field.trim())
-            .is_some_and(|number| input.datatype.put_number(&mut bytes, number));
+        let fits =
+            Number::parse(field.trim()).is_some_and(|number| input.datatype.put_number(&mut bytes, number));
         if !fits {
             return Err(format!(
                 "column {}: expected a {} for input {}, got {field:?}",
@@ -127,11 +102,7 @@ fn records(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     let mut fields = Vec::new();
     let mut field = String::new();
     let (mut line, mut start, mut quoted) = (1, 1, false);
-    let mut letters = text
-        .strip_prefix('\u{feff}')
-        .unwrap_or(text)
-        .chars()
-        .peekable();
+    let mut letters = text.strip_prefix('\u{feff}').unwrap_or(text).chars().peekable();
     while let Some(letter) = letters.next() {
         line += usize::from(letter == '\n');
         match letter {
@@ -172,10 +143,7 @@ mod tests {
             datatype,
             shape: shape.to_vec(),
         };
-        let inputs = vec![
-            input("a", DataType::Uint8, &[-1, 2]),
-            input("b", DataType::Bytes, &[-1, 1]),
-        ];
+        let inputs = vec![input("a", DataType::Uint8, &[-1, 2]), input("b", DataType::Bytes, &[-1, 1])];
         (inputs, vec![vec![2], vec![1]])
     }
 
@@ -183,11 +151,7 @@ mod tests {
         let (inputs, shapes) = inputs();
         match (parse(text, &inputs, &shapes), expected) {
             (Ok(columns), Ok(rows)) => {
-                assert_eq!(
-                    [&columns[0].rows[0][..], &columns[1].rows[0][..]],
-                    rows,
-                    "{text}"
-                );
+                assert_eq!([&columns[0].rows[0][..], &columns[1].rows[0][..]], rows, "{text}");
             }
             (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),
             (got, _) => panic!("{text:?}: {got:?}"),

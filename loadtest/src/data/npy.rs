@@ -17,14 +17,10 @@ pub(crate) fn parse(bytes: &[u8], input: &InputSpec) -> Result<Column, String> {
     let source = source_type(descr).ok_or_else(|| {
         format!("expected a little-endian number or bool dtype, got {descr:?}; use a.astype('<f4')")
     })?;
-    let (&rows, row_shape) = shape
-        .split_first()
-        .ok_or("expected an array, got a single number")?;
+    let (&rows, row_shape) = shape.split_first().ok_or("expected an array, got a single number")?;
     check_row_shape(input, row_shape)?;
     let width = source.element_bytes().unwrap_or(1);
-    let row_bytes = row_shape
-        .iter()
-        .try_fold(width, |bytes, size| bytes.checked_mul(*size));
+    let row_bytes = row_shape.iter().try_fold(width, |bytes, size| bytes.checked_mul(*size));
     let expected = row_bytes.and_then(|row_bytes| row_bytes.checked_mul(rows));
     let row_bytes = match (row_bytes, expected) {
         (Some(row_bytes), Some(expected)) if data.len() == expected => row_bytes,
@@ -69,18 +65,13 @@ fn split(bytes: &[u8]) -> Result<(&str, &[u8]), String> {
 /// The quoted value of a key of the header's Python dictionary.
 fn quoted<'a>(header: &'a str, key: &str) -> Option<&'a str> {
     let rest = header.split_once(&format!("'{key}':"))?.1.trim_start();
-    rest.strip_prefix('\'')?
-        .split_once('\'')
-        .map(|(value, _)| value)
+    rest.strip_prefix('\'')?.split_once('\'').map(|(value, _)| value)
 }
 
 fn shape(header: &str) -> Option<Vec<usize>> {
     let rest = header.split_once("'shape':")?.1.trim_start();
     let inside = rest.strip_prefix('(')?.split_once(')')?.0;
-    let sizes = inside
-        .split(',')
-        .map(str::trim)
-        .filter(|part| !part.is_empty());
+    let sizes = inside.split(',').map(str::trim).filter(|part| !part.is_empty());
     sizes.map(|part| part.parse().ok()).collect()
 }
 
@@ -106,10 +97,7 @@ fn check_row_shape(input: &InputSpec, row_shape: &[usize]) -> Result<(), String>
     let batched = input.shape.first() == Some(&-1);
     let expected = &input.shape[usize::from(batched)..];
     let fits = expected.len() == row_shape.len()
-        && expected
-            .iter()
-            .zip(row_shape)
-            .all(|(e, r)| *e < 0 || *e as usize == *r);
+        && expected.iter().zip(row_shape).all(|(e, r)| *e < 0 || *e as usize == *r);
     fits.then_some(()).ok_or_else(|| {
         format!(
             "expected rows of shape {expected:?} for input {} (-1 is any), got {row_shape:?}; the \
@@ -161,8 +149,7 @@ mod tests {
     use super::*;
 
     fn file(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
-        let header =
-            format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
+        let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
         let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
         bytes.extend_from_slice(&(header.len() as u16).to_le_bytes());
         bytes.extend_from_slice(header.as_bytes());
@@ -171,11 +158,7 @@ mod tests {
     }
 
     fn input(datatype: DataType, shape: &[i64]) -> InputSpec {
-        InputSpec {
-            name: "x".into(),
-            datatype,
-            shape: shape.to_vec(),
-        }
+        InputSpec { name: "x".into(), datatype, shape: shape.to_vec() }
     }
 
     #[test]
@@ -193,22 +176,10 @@ mod tests {
         let good = file("<f4", "(1, 1)", &1.5f32.to_le_bytes());
         for (bytes, input, part) in [
             (&good[..], input(DataType::Int8, &[-1, 1]), "INT8 can hold"),
-            (
-                &good[..],
-                input(DataType::Fp32, &[-1, 3]),
-                "rows of shape [3]",
-            ),
-            (
-                &good[..good.len() - 1],
-                input(DataType::Fp32, &[-1, 1]),
-                "cut",
-            ),
+            (&good[..], input(DataType::Fp32, &[-1, 3]), "rows of shape [3]"),
+            (&good[..good.len() - 1], input(DataType::Fp32, &[-1, 1]), "cut"),
             (b"PK", input(DataType::Fp32, &[-1, 1]), "np.save"),
-            (
-                &file(">f4", "(1,)", &[0; 4])[..],
-                input(DataType::Fp32, &[-1]),
-                "little-endian",
-            ),
+            (&file(">f4", "(1,)", &[0; 4])[..], input(DataType::Fp32, &[-1]), "little-endian"),
         ] {
             let error = parse(bytes, &input).unwrap_err();
             assert!(error.contains(part), "{error}");

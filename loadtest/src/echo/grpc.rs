@@ -48,9 +48,7 @@ impl Connection {
         frame::put_opening(output);
         let literal = |fields: &[(&str, &str)], start: &[u8]| {
             let mut block = start.to_vec();
-            fields
-                .iter()
-                .for_each(|field| hpack::put_literal(&mut block, *field, false));
+            fields.iter().for_each(|field| hpack::put_literal(&mut block, *field, false));
             block
         };
         let unimplemented = "the echo server knows ModelInfer and ModelMetadata only";
@@ -113,10 +111,7 @@ impl Connection {
                     return Err(Malformed);
                 }
                 let block = frame::content(&head, payload).ok_or(Malformed)?;
-                let method = self
-                    .methods
-                    .decode(block, method_of)
-                    .map_err(|_| Malformed)?;
+                let method = self.methods.decode(block, method_of).map_err(|_| Malformed)?;
                 self.open.push((head.stream, method));
             }
             frame::DATA => self.unacknowledged += head.length as u32,
@@ -128,16 +123,13 @@ impl Connection {
                 frame::put(output, frame::PING, frame::ACK, 0, payload);
             }
             frame::WINDOW_UPDATE if head.stream == 0 => {
-                let grow = payload
-                    .first_chunk()
-                    .map(|bytes| u32::from_be_bytes(*bytes));
+                let grow = payload.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
                 self.window += i64::from(grow.ok_or(Malformed)? & 0x7fff_ffff);
             }
             frame::CONTINUATION | frame::PUSH_PROMISE => return Err(Malformed),
             _ => {}
         }
-        let ends = matches!(head.kind, frame::HEADERS | frame::DATA)
-            && head.flags & frame::END_STREAM != 0;
+        let ends = matches!(head.kind, frame::HEADERS | frame::DATA) && head.flags & frame::END_STREAM != 0;
         if ends && let Some(index) = self.open.iter().position(|(id, _)| *id == head.stream) {
             if self.waiting.len() >= WAITING_MAX {
                 return Err(Malformed);
@@ -163,13 +155,7 @@ impl Connection {
                 return;
             }
             self.window -= data.len() as i64;
-            frame::put(
-                output,
-                frame::HEADERS,
-                frame::END_HEADERS,
-                stream,
-                &self.headers,
-            );
+            frame::put(output, frame::HEADERS, frame::END_HEADERS, stream, &self.headers);
             frame::put(output, frame::DATA, 0, stream, data);
             frame::put(output, frame::HEADERS, ends, stream, &self.trailers);
             self.waiting.pop_front();
@@ -178,10 +164,7 @@ impl Connection {
 }
 
 fn method_of(fields: &[hpack::Field]) -> Method {
-    let path = fields
-        .iter()
-        .find(|(name, _)| name == b":path")
-        .map(|(_, path)| &path[..]);
+    let path = fields.iter().find(|(name, _)| name == b":path").map(|(_, path)| &path[..]);
     match path {
         Some(path) if path.ends_with(b"/ModelInfer") => Method::Infer,
         Some(path) if path.ends_with(b"/ModelMetadata") => Method::Metadata,
@@ -194,22 +177,15 @@ fn infer_answer() -> Vec<u8> {
         model_name: "echo".into(),
         model_version: "1".into(),
         id: String::new(),
-        outputs: vec![InferOutputTensor {
-            name: "y".into(),
-            datatype: "FP32".into(),
-            shape: vec![1, 4],
-        }],
+        outputs: vec![InferOutputTensor { name: "y".into(), datatype: "FP32".into(), shape: vec![1, 4] }],
         raw_output_contents: vec![[0.25f32; 4].iter().flat_map(|v| v.to_le_bytes()).collect()],
     }
     .encode_to_vec()
 }
 
 fn metadata_answer() -> Vec<u8> {
-    let tensor = |name: &str| TensorMetadata {
-        name: name.into(),
-        datatype: "FP32".into(),
-        shape: vec![-1, 4],
-    };
+    let tensor =
+        |name: &str| TensorMetadata { name: name.into(), datatype: "FP32".into(), shape: vec![-1, 4] };
     ModelMetadataResponse {
         name: "echo".into(),
         versions: vec!["1".into()],

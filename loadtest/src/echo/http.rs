@@ -102,10 +102,7 @@ mod tests {
     fn answers_whole_requests_only() {
         let request = b"POST /v2/models/m/infer HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc";
         let mut output = Vec::new();
-        assert_eq!(
-            serve(&request[..request.len() - 1], &mut output).unwrap(),
-            0
-        );
+        assert_eq!(serve(&request[..request.len() - 1], &mut output).unwrap(), 0);
         assert!(output.is_empty());
         let two = [&request[..], request].concat();
         assert_eq!(serve(&two, &mut output).unwrap(), two.len());

@@ -42,29 +42,18 @@ impl Connection {
                 }
                 let bytes = match socket.read(&mut buffer) {
                     Ok(0) => Err(io::Error::other("server closed during HTTP/2's start")),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(
-                        io::Error::other("server sent no HTTP/2 settings: is this its gRPC port?"),
-                    ),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        Err(io::Error::other("server sent no HTTP/2 settings: is this its gRPC port?"))
+                    }
                     other => other,
                 }?;
-                link.receive(&buffer[..bytes], &target.calls, &mut |_| {})
-                    .map_err(io::Error::other)?;
+                link.receive(&buffer[..bytes], &target.calls, &mut |_| {}).map_err(io::Error::other)?;
             }
             link.flush(&socket, &target.calls)?;
         }
         socket.set_nonblocking(true)?;
-        epoll::add(
-            poll,
-            &socket,
-            EventData::new_u64(index as u64),
-            EventFlags::IN,
-        )?;
-        Ok(Self {
-            socket,
-            link,
-            dirty: false,
-            waits_for_room: false,
-        })
+        epoll::add(poll, &socket, EventData::new_u64(index as u64), EventFlags::IN)?;
+        Ok(Self { socket, link, dirty: false, waits_for_room: false })
     }
 
     /// The protocol itself wants to say something (acknowledgements).
@@ -76,12 +65,7 @@ impl Connection {
     }
 
     /// Writes what it can; asks epoll for room when the socket is full.
-    pub(super) fn flush(
-        &mut self,
-        target: &Target,
-        poll: &OwnedFd,
-        index: usize,
-    ) -> io::Result<()> {
+    pub(super) fn flush(&mut self, target: &Target, poll: &OwnedFd, index: usize) -> io::Result<()> {
         let done = self.link.flush(&self.socket, &target.calls)?;
         if done == self.waits_for_room {
             self.waits_for_room = !done;

@@ -155,14 +155,8 @@ impl Client {
         self.stream_next += 2;
         self.put_head(id);
         let data = self.spare.pop().unwrap_or_default();
-        let mut stream = Stream {
-            id,
-            tag,
-            window: self.stream_window,
-            reply: Reply::default(),
-            data,
-            unsent: None,
-        };
+        let mut stream =
+            Stream { id, tag, window: self.stream_window, reply: Reply::default(), data, unsent: None };
         let message = &payloads[payload as usize];
         let bytes = message.len() as i64;
         if message.len() <= self.frame_bytes_max
@@ -172,13 +166,7 @@ impl Client {
         {
             self.window -= bytes;
             stream.window -= bytes;
-            frame::put(
-                &mut self.output,
-                frame::DATA,
-                frame::END_STREAM,
-                id,
-                message,
-            );
+            frame::put(&mut self.output, frame::DATA, frame::END_STREAM, id, message);
             self.streams.push(stream);
         } else {
             stream.unsent = Some((payload, 0));
@@ -266,11 +254,7 @@ impl Client {
         Ok(())
     }
 
-    fn frames(
-        &mut self,
-        input: &[u8],
-        done: &mut dyn FnMut(u64, Outcome<'_>),
-    ) -> Result<usize, Http2Error> {
+    fn frames(&mut self, input: &[u8], done: &mut dyn FnMut(u64, Outcome<'_>)) -> Result<usize, Http2Error> {
         let mut at = 0;
         while let Some(head) = Head::parse(&input[at..]) {
             if !self.settled && head.kind != frame::SETTINGS {
@@ -412,10 +396,7 @@ impl Client {
         if let Some(bytes) = settings.frame_bytes_max {
             self.frame_bytes_max = bytes as usize;
         }
-        if settings
-            .header_table_bytes
-            .is_some_and(|bytes| bytes < 4096)
-        {
+        if settings.header_table_bytes.is_some_and(|bytes| bytes < 4096) {
             self.head_use = HeadUse::Shrink;
         }
         self.settled = true;
@@ -423,11 +404,7 @@ impl Client {
         Ok(())
     }
 
-    fn go_away(
-        &mut self,
-        payload: &[u8],
-        done: &mut dyn FnMut(u64, Outcome<'_>),
-    ) -> Result<(), Http2Error> {
+    fn go_away(&mut self, payload: &[u8], done: &mut dyn FnMut(u64, Outcome<'_>)) -> Result<(), Http2Error> {
         let (last, code) = match (word(payload), payload.get(4..).and_then(word)) {
             (Some(last), Some(code)) => (last & 0x7fff_ffff, code),
             _ => return Err(Http2Error::Frame("GOAWAY")),
@@ -472,9 +449,7 @@ impl Client {
 }
 
 fn word(payload: &[u8]) -> Option<u32> {
-    payload
-        .first_chunk()
-        .map(|bytes| u32::from_be_bytes(*bytes))
+    payload.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
 }
 
 #[cfg(test)]
@@ -525,10 +500,7 @@ mod tests {
     }
 
     fn hpack_fields(block: &[u8]) -> Vec<super::super::hpack::Field> {
-        super::super::hpack::Decoder::default()
-            .decode(block)
-            .unwrap()
-            .0
+        super::super::hpack::Decoder::default().decode(block).unwrap().0
     }
 
     #[test]
@@ -560,23 +532,13 @@ mod tests {
             let (mut at, mut sum) = (0, 0);
             while let Some(head) = Head::parse(&output[at..]) {
                 at += frame::HEAD_BYTES + head.length;
-                sum += if head.kind == frame::DATA {
-                    head.length
-                } else {
-                    0
-                };
+                sum += if head.kind == frame::DATA { head.length } else { 0 };
             }
             sum
         };
         assert_eq!(data_bytes(&mut client), 10_000);
         let mut update = Vec::new();
-        frame::put(
-            &mut update,
-            frame::WINDOW_UPDATE,
-            0,
-            1,
-            &30_000u32.to_be_bytes(),
-        );
+        frame::put(&mut update, frame::WINDOW_UPDATE, 0, 1, &30_000u32.to_be_bytes());
         client.receive(&update, &payloads, &mut |_, _| {}).unwrap();
         assert_eq!(data_bytes(&mut client), 30_000);
         assert_eq!(client.unsent_streams, 0);

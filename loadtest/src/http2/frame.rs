@@ -55,8 +55,8 @@ impl Head {
         let length = (self.length as u32).to_be_bytes();
         let stream = self.stream.to_be_bytes();
         output.extend_from_slice(&[
-            length[1], length[2], length[3], self.kind, self.flags, stream[0], stream[1],
-            stream[2], stream[3],
+            length[1], length[2], length[3], self.kind, self.flags, stream[0], stream[1], stream[2],
+            stream[3],
         ]);
     }
 }
@@ -64,13 +64,7 @@ impl Head {
 /// Appends a whole frame.
 pub(crate) fn put(output: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     let length = payload.len();
-    Head {
-        length,
-        kind,
-        flags,
-        stream,
-    }
-    .put(output);
+    Head { length, kind, flags, stream }.put(output);
     output.extend_from_slice(payload);
 }
 
@@ -136,12 +130,7 @@ mod tests {
 
     #[test]
     fn a_head_survives_the_round_trip() {
-        let head = Head {
-            length: 0x01_02_03,
-            kind: HEADERS,
-            flags: END_HEADERS,
-            stream: 0x7fff_fffd,
-        };
+        let head = Head { length: 0x01_02_03, kind: HEADERS, flags: END_HEADERS, stream: 0x7fff_fffd };
         let mut bytes = Vec::new();
         head.put(&mut bytes);
         assert_eq!(Head::parse(&bytes), Some(head));
@@ -153,17 +142,9 @@ mod tests {
         let settings = Settings::parse(&[0, 3, 0, 0, 0, 100, 0, 9, 0, 0, 0, 0]);
         assert_eq!(settings.unwrap().concurrent_streams_max, Some(100));
         assert_eq!(Settings::parse(&[0; 5]), None);
-        let head = |kind, flags| Head {
-            length: 0,
-            kind,
-            flags,
-            stream: 1,
-        };
+        let head = |kind, flags| Head { length: 0, kind, flags, stream: 1 };
         assert_eq!(content(&head(DATA, PADDED), b"\x02abcd"), Some(&b"ab"[..]));
         assert_eq!(content(&head(DATA, PADDED), b"\x09abcd"), None);
-        assert_eq!(
-            content(&head(HEADERS, PRIORITY), b"12345x"),
-            Some(&b"x"[..])
-        );
+        assert_eq!(content(&head(HEADERS, PRIORITY), b"12345x"), Some(&b"x"[..]));
     }
 }

@@ -188,20 +188,13 @@ pub(crate) struct Memo<T> {
 
 impl<T> Default for Memo<T> {
     fn default() -> Self {
-        Self {
-            decoder: Decoder::default(),
-            blocks: Vec::new(),
-        }
+        Self { decoder: Decoder::default(), blocks: Vec::new() }
     }
 }
 
 impl<T: Clone> Memo<T> {
     /// What `read` makes of the block's fields.
-    pub(crate) fn decode(
-        &mut self,
-        block: &[u8],
-        read: impl FnOnce(&[Field]) -> T,
-    ) -> Result<T, HpackError> {
+    pub(crate) fn decode(&mut self, block: &[u8], read: impl FnOnce(&[Field]) -> T) -> Result<T, HpackError> {
         if let Some((_, value)) = self.blocks.iter().find(|(known, _)| known == block) {
             return Ok(value.clone());
         }
@@ -245,9 +238,7 @@ fn integer(block: &mut &[u8], prefix_bits: u32) -> Result<usize, HpackError> {
 fn string(block: &mut &[u8]) -> Result<Vec<u8>, HpackError> {
     let huffman_coded = block.first().ok_or(HpackError::Truncated)? & 0x80 != 0;
     let length = integer(block, 7)?;
-    let (bytes, rest) = block
-        .split_at_checked(length)
-        .ok_or(HpackError::Truncated)?;
+    let (bytes, rest) = block.split_at_checked(length).ok_or(HpackError::Truncated)?;
     *block = rest;
     match huffman_coded {
         true => huffman::decode(bytes).ok_or(HpackError::Huffman),
@@ -298,10 +289,8 @@ mod tests {
 
     fn check(decoder: &mut Decoder, block: &[u8], expected: &[(&str, &str)]) {
         let (fields, _) = decoder.decode(block).unwrap();
-        let fields: Vec<_> = fields
-            .iter()
-            .map(|(n, v)| (str::from_utf8(n).unwrap(), str::from_utf8(v).unwrap()))
-            .collect();
+        let fields: Vec<_> =
+            fields.iter().map(|(n, v)| (str::from_utf8(n).unwrap(), str::from_utf8(v).unwrap())).collect();
         assert_eq!(fields, expected);
     }
 
@@ -311,21 +300,11 @@ mod tests {
         let first = b"\x82\x86\x84\x41\x0fwww.example.com";
         let authority = (":authority", "www.example.com");
         let start = [(":method", "GET"), (":scheme", "http"), (":path", "/")];
-        check(
-            &mut decoder,
-            first,
-            &[start[0], start[1], start[2], authority],
-        );
+        check(&mut decoder, first, &[start[0], start[1], start[2], authority]);
         check(
             &mut decoder,
             b"\x82\x86\x84\xbe\x58\x08no-cache",
-            &[
-                start[0],
-                start[1],
-                start[2],
-                authority,
-                ("cache-control", "no-cache"),
-            ],
+            &[start[0], start[1], start[2], authority, ("cache-control", "no-cache")],
         );
         assert_eq!(decoder.bytes, 110);
     }
@@ -334,19 +313,11 @@ mod tests {
     fn encoded_fields_decode() {
         let mut block = Vec::new();
         put_indexed(&mut block, 3);
-        put_literal(
-            &mut block,
-            (":path", "/inference.GRPCInferenceService/ModelInfer"),
-            true,
-        );
+        put_literal(&mut block, (":path", "/inference.GRPCInferenceService/ModelInfer"), true);
         put_literal(&mut block, ("te", "trailers"), false);
         put_indexed(&mut block, DYNAMIC_INDEX_FIRST);
         let path = (":path", "/inference.GRPCInferenceService/ModelInfer");
-        check(
-            &mut Decoder::default(),
-            &block,
-            &[(":method", "POST"), path, ("te", "trailers"), path],
-        );
+        check(&mut Decoder::default(), &block, &[(":method", "POST"), path, ("te", "trailers"), path]);
     }
 
     #[test]

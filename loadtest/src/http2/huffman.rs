@@ -98,11 +98,7 @@ mod tests {
         let bytes: Vec<u8> = (0..hexadecimal.len() / 2)
             .map(|i| u8::from_str_radix(&hexadecimal[2 * i..2 * i + 2], 16).unwrap())
             .collect();
-        assert_eq!(
-            decode(&bytes).as_deref(),
-            expected.map(str::as_bytes),
-            "{hexadecimal}"
-        );
+        assert_eq!(decode(&bytes).as_deref(), expected.map(str::as_bytes), "{hexadecimal}");
     }
 
     #[test]

@@ -20,10 +20,7 @@ pub struct CpuTimes {
 impl CpuTimes {
     /// Reads both clocks.
     pub fn now(server_pid: Option<u32>) -> Self {
-        Self {
-            thread_ns: clock::thread_cpu_ns(),
-            server_ns: server_pid.and_then(process_cpu_ns),
-        }
+        Self { thread_ns: clock::thread_cpu_ns(), server_ns: server_pid.and_then(process_cpu_ns) }
     }
 }
 
@@ -49,12 +46,8 @@ pub fn pin_thread(cpu: usize) -> Result<(), String> {
     let allowed = sched_getaffinity(None)
         .map_err(|error| format!("cannot read the CPUs this process may use: {error}"))?;
     if cpu >= CpuSet::MAX_CPU || !allowed.is_set(cpu) {
-        let usable: Vec<usize> = (0..CpuSet::MAX_CPU)
-            .filter(|i| allowed.is_set(*i))
-            .collect();
-        return Err(format!(
-            "--pin: expected one of the CPUs {usable:?}, got {cpu}; name one of them"
-        ));
+        let usable: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|i| allowed.is_set(*i)).collect();
+        return Err(format!("--pin: expected one of the CPUs {usable:?}, got {cpu}; name one of them"));
     }
     let mut one = CpuSet::new();
     one.set(cpu);

@@ -74,9 +74,7 @@ impl LatencyHistogram {
 
     /// Adds all of another's latencies.
     pub fn add(&mut self, other: &Self) {
-        self.inner
-            .add(&other.inner)
-            .expect("both histograms have the same constant bounds");
+        self.inner.add(&other.inner).expect("both histograms have the same constant bounds");
     }
 
     /// The summary of a report.
@@ -131,14 +129,7 @@ mod tests {
         ] {
             assert!((got / expected - 1.0).abs() < 0.002, "{got} {expected}");
         }
-        assert_eq!(
-            LatencyHistogram::new(3).percentiles(),
-            Percentiles::default()
-        );
-        assert!(
-            histogram
-                .curve()
-                .is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1)
-        );
+        assert_eq!(LatencyHistogram::new(3).percentiles(), Percentiles::default());
+        assert!(histogram.curve().is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1));
     }
 }

@@ -141,11 +141,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// A recorder that counts nothing before the time that `plan` tells it.
-    pub fn new(
-        checks: Checks,
-        server_pid: Option<u32>,
-        progress: Option<SyncSender<Event>>,
-    ) -> Self {
+    pub fn new(checks: Checks, server_pid: Option<u32>, progress: Option<SyncSender<Event>>) -> Self {
         Self {
             version_countdown: checks.version_sample_every,
             checks,
@@ -240,11 +236,7 @@ impl Recorder {
             }
             Some(kind) => {
                 self.failed_latency.record(latency_ns);
-                let body = if answer.detail.is_empty() {
-                    text(answer.body)
-                } else {
-                    answer.detail
-                };
+                let body = if answer.detail.is_empty() { text(answer.body) } else { answer.detail };
                 self.fail(kind, body);
             }
         }
@@ -353,11 +345,7 @@ impl Recorder {
             quotes: self.quotes,
             versions: self.versions,
             reconnects: self.reconnects,
-            loader_cpu_us: per_answer_us(
-                self.cpu_end
-                    .thread_ns
-                    .saturating_sub(self.cpu_begin.thread_ns),
-            ),
+            loader_cpu_us: per_answer_us(self.cpu_end.thread_ns.saturating_sub(self.cpu_begin.thread_ns)),
             server_cpu_us: server_ns.map(per_answer_us),
         }
     }
@@ -386,10 +374,7 @@ fn version_of<'a>(answer: &Answer<'a>) -> Option<&'a [u8]> {
             let start = &answer.body[..answer.body.len().min(VERSION_SEARCH_BYTES)];
             let key = b"\"model_version\"";
             let rest = start[memmem::find(start, key)? + key.len()..].trim_ascii_start();
-            let value = rest
-                .strip_prefix(b":")?
-                .trim_ascii_start()
-                .strip_prefix(b"\"")?;
+            let value = rest.strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
             Some(&value[..memchr::memchr(b'"', value)?])
         }
     }
@@ -424,17 +409,11 @@ mod tests {
     use super::*;
 
     fn answer(tag: u64, status: Status, body: &[u8]) -> Answer<'_> {
-        Answer {
-            tag,
-            status,
-            body,
-            detail: "",
-        }
+        Answer { tag, status, body, detail: "" }
     }
 
     fn version(body: &str) -> Option<&str> {
-        version_of(&answer(0, Status::Http(200), body.as_bytes()))
-            .map(|v| str::from_utf8(v).unwrap())
+        version_of(&answer(0, Status::Http(200), body.as_bytes())).map(|v| str::from_utf8(v).unwrap())
     }
 
     #[test]
@@ -447,11 +426,8 @@ mod tests {
 
     #[test]
     fn counts_and_checks() {
-        let checks = Checks {
-            versions_allowed: vec!["1".into()],
-            version_sample_every: 1,
-            expected_body: None,
-        };
+        let checks =
+            Checks { versions_allowed: vec!["1".into()], version_sample_every: 1, expected_body: None };
         let mut recorder = Recorder::new(checks, None, None);
         let ok = Status::Http(200);
         recorder.answer(&answer(0, ok, br#"{"model_version":"1"}"#), 50);

@@ -100,9 +100,8 @@ impl ServerStats {
         if requests == 0 {
             return None;
         }
-        let each_us = |after: u64, before: u64| {
-            after.saturating_sub(before) as f64 / 1000.0 / requests as f64
-        };
+        let each_us =
+            |after: u64, before: u64| after.saturating_sub(before) as f64 / 1000.0 / requests as f64;
         let rows = self.inference_count.saturating_sub(before.inference_count);
         let batches = self.execution_count.saturating_sub(before.execution_count);
         Some(ServerShare {
@@ -148,9 +147,6 @@ mod tests {
         assert_eq!((share.total_us, share.queue_us), (9.0, 2.0));
         assert_eq!(reading(1).since(&reading(1)), None);
         assert_eq!(reading(1).since(&reading(2)), None);
-        assert_eq!(
-            ServerStats::from_json(&serde_json::json!({"error": "x"})),
-            None
-        );
+        assert_eq!(ServerStats::from_json(&serde_json::json!({"error": "x"})), None);
     }
 }

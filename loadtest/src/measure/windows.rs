@@ -107,11 +107,7 @@ pub(crate) fn summary(windows: &[Window]) -> WindowSummary {
         values.sort_unstable_by(f32::total_cmp);
         values.get(values.len() / 2).copied().unwrap_or(0.0).into()
     };
-    WindowSummary {
-        windows: answered.len(),
-        p50_us: median(|w| w.p50_us),
-        p99_us: median(|w| w.p99_us),
-    }
+    WindowSummary { windows: answered.len(), p50_us: median(|w| w.p50_us), p99_us: median(|w| w.p99_us) }
 }
 
 #[cfg(test)]

@@ -73,9 +73,7 @@ pub(super) fn load(flags: &Flags, duration_ns: u64, faults: &mut Faults) -> Opti
     let kind = flags.arrivals.as_deref();
     if !open {
         if let Some(kind) = kind {
-            faults.add(format!(
-                "--arrivals {kind}: expected a --rate; add --rate N"
-            ));
+            faults.add(format!("--arrivals {kind}: expected a --rate; add --rate N"));
         }
         let in_flight = flags.in_flight.unwrap_or(1);
         faults.range("in-flight", Some(in_flight), (1, CONNECTIONS_MAX * 16));
@@ -89,13 +87,8 @@ pub(super) fn load(flags: &Flags, duration_ns: u64, faults: &mut Faults) -> Opti
             .map_err(|error| format!("cannot be read: {error}"))
             .and_then(|text| parse_recorded(&text))
             .map_err(|fault| format!("--arrivals-file {}: {fault}", path.display()));
-        let profile = Profile::Recorded {
-            due_ns: faults.take(due_ns)?,
-        };
-        return Some(LoadPlan::Open {
-            profile,
-            spacing: Spacing::Even,
-        });
+        let profile = Profile::Recorded { due_ns: faults.take(due_ns)? };
+        return Some(LoadPlan::Open { profile, spacing: Spacing::Even });
     }
     let rate = rate.or(flags.rate.is_none().then_some(FIND_START_RATE))?;
     by_kind(flags, rate, duration_ns, faults)
@@ -123,11 +116,8 @@ fn by_kind(flags: &Flags, rate: f64, duration_ns: u64, faults: &mut Faults) -> O
             if flags.ramp_to.is_none() {
                 faults.add("--arrivals ramp: expected the last rate; add --ramp-to RATE");
             }
-            let profile = Profile::Ramp {
-                from: rate,
-                to: ramp_to?,
-                seconds: duration_ns as f64 / SECOND_NS as f64,
-            };
+            let profile =
+                Profile::Ramp { from: rate, to: ramp_to?, seconds: duration_ns as f64 / SECOND_NS as f64 };
             (profile, Spacing::Poisson)
         }
         Some(other) => {

@@ -23,11 +23,7 @@ pub(crate) enum DataFile {
     /// All inputs from one CSV text.
     Csv { name: String, text: String },
     /// One input, or the only one, from an NPY file.
-    Npy {
-        name: String,
-        input: Option<String>,
-        bytes: Vec<u8>,
-    },
+    Npy { name: String, input: Option<String>, bytes: Vec<u8> },
 }
 
 /// Where the values of requests come from.
@@ -36,10 +32,7 @@ pub(crate) enum Source {
     /// Files that are sent, with their names.
     Bodies(Vec<(String, Vec<u8>)>),
     /// Rows of a data set.
-    Data {
-        files: Vec<DataFile>,
-        shuffled: bool,
-    },
+    Data { files: Vec<DataFile>, shuffled: bool },
     /// Random values of the model's signature.
     Random { variants: usize },
 }
@@ -67,9 +60,7 @@ impl RequestPlan {
         let shapes = flags.shape.iter().map(|text| shape(text));
         let shapes = faults.take(shapes.collect());
         if let Some(path) = flags.path.as_ref().filter(|path| !path.starts_with('/')) {
-            faults.add(format!(
-                "--path: expected a path that begins with /, got {path:?}; correct it"
-            ));
+            faults.add(format!("--path: expected a path that begins with /, got {path:?}; correct it"));
         }
         if flags.path.is_some() && flags.body.is_empty() {
             faults.add("--path: expected requests for that path; add --body FILE");
@@ -106,16 +97,13 @@ fn source(flags: &Flags, faults: &mut Faults) -> Option<Source> {
         None | Some("in-order") => false,
         Some("shuffled") => true,
         Some(other) => {
-            faults.add(format!(
-                "--order: expected in-order or shuffled, got {other:?}; choose one"
-            ));
+            faults.add(format!("--order: expected in-order or shuffled, got {other:?}; choose one"));
             false
         }
     };
     if !flags.body.is_empty() {
-        let named = |path: &std::path::PathBuf| {
-            read("--body", path).map(|bytes| (path.display().to_string(), bytes))
-        };
+        let named =
+            |path: &std::path::PathBuf| read("--body", path).map(|bytes| (path.display().to_string(), bytes));
         let bodies = faults.take(flags.body.iter().map(named).collect());
         if !flags.data.is_empty() {
             faults.add("--data and --body exclude each other; leave one out");
@@ -126,17 +114,11 @@ fn source(flags: &Flags, faults: &mut Faults) -> Option<Source> {
         return bodies.map(Source::Bodies);
     }
     if flags.data.is_empty() {
-        return Some(Source::Random {
-            variants: flags.variants.unwrap_or(16),
-        });
+        return Some(Source::Random { variants: flags.variants.unwrap_or(16) });
     }
     let files = flags.data.iter().map(|text| data_file(text)).collect();
     let files: Vec<DataFile> = faults.take(files)?;
-    if files.len() > 1
-        && files
-            .iter()
-            .any(|file| matches!(file, DataFile::Csv { .. }))
-    {
+    if files.len() > 1 && files.iter().any(|file| matches!(file, DataFile::Csv { .. })) {
         faults.add("--data: a CSV file gives all inputs, so it stands alone; leave the others out");
     }
     Some(Source::Data { files, shuffled })
@@ -149,33 +131,21 @@ fn data_file(text: &str) -> Result<DataFile, String> {
     };
     let extension = Path::new(path).extension().and_then(|e| e.to_str());
     match (extension, &input) {
-        (Some("npy"), _) => Ok(DataFile::Npy {
-            name: path.to_string(),
-            input,
-            bytes: read("--data", Path::new(path))?,
-        }),
+        (Some("npy"), _) => {
+            Ok(DataFile::Npy { name: path.to_string(), input, bytes: read("--data", Path::new(path))? })
+        }
         (Some("csv"), None) => {
             let bytes = read("--data", Path::new(path))?;
             let text = String::from_utf8(bytes)
                 .map_err(|_| format!("--data {path}: expected UTF-8 text; convert the file"))?;
-            Ok(DataFile::Csv {
-                name: path.to_string(),
-                text,
-            })
+            Ok(DataFile::Csv { name: path.to_string(), text })
         }
-        _ => Err(format!(
-            "--data {text}: expected FILE.csv, FILE.npy or INPUT=FILE.npy; correct it"
-        )),
+        _ => Err(format!("--data {text}: expected FILE.csv, FILE.npy or INPUT=FILE.npy; correct it")),
     }
 }
 
 fn read(option: &str, path: &Path) -> Result<Vec<u8>, String> {
-    fs::read(path).map_err(|e| {
-        format!(
-            "{option} {}: cannot be read: {e}; correct the path",
-            path.display()
-        )
-    })
+    fs::read(path).map_err(|e| format!("{option} {}: cannot be read: {e}; correct the path", path.display()))
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -183,9 +153,8 @@ fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or_else(fault)?;
     let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
     let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    let valid = !name.is_empty()
-        && name.bytes().all(is_token)
-        && value.bytes().all(|b| (0x20..0x7f).contains(&b));
+    let valid =
+        !name.is_empty() && name.bytes().all(is_token) && value.bytes().all(|b| (0x20..0x7f).contains(&b));
     valid.then(|| (name, value.to_string())).ok_or_else(fault)
 }
 
@@ -210,20 +179,13 @@ impl DataFile {
     pub(crate) fn input_of<'a>(&self, inputs: &'a [InputSpec]) -> Result<&'a InputSpec, String> {
         let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
         match self {
-            Self::Npy {
-                input: Some(name), ..
-            } => inputs
-                .iter()
-                .find(|input| input.name == *name)
-                .ok_or_else(|| {
-                    format!(
-                        "expected one of the model's inputs {names:?}, got {name:?}; correct it"
-                    )
-                }),
+            Self::Npy { input: Some(name), .. } => {
+                inputs.iter().find(|input| input.name == *name).ok_or_else(|| {
+                    format!("expected one of the model's inputs {names:?}, got {name:?}; correct it")
+                })
+            }
             _ if inputs.len() == 1 => Ok(&inputs[0]),
-            _ => Err(format!(
-                "expected INPUT=FILE, the model has the inputs {names:?}"
-            )),
+            _ => Err(format!("expected INPUT=FILE, the model has the inputs {names:?}")),
         }
     }
 }

@@ -38,26 +38,15 @@ pub(super) fn page(report: &Report) -> String {
 fn body(page: &mut String, report: &Report) -> std::fmt::Result {
     let stated = report.found_rate.is_some()
         || report.run.iter().any(|run| !run.verdicts.is_empty())
-        || report
-            .comparison
-            .iter()
-            .flat_map(|c| &c.rounds)
-            .any(|(a, _)| !a.verdicts.is_empty());
+        || report.comparison.iter().flat_map(|c| &c.rounds).any(|(a, _)| !a.verdicts.is_empty());
     if stated {
         let (class, word) = match report.held {
             true => ("held", "held"),
             false => ("missed", "missed"),
         };
-        writeln!(
-            page,
-            "<p class=\"{class}\"><strong>Objective {word}.</strong></p>"
-        )?;
+        writeln!(page, "<p class=\"{class}\"><strong>Objective {word}.</strong></p>")?;
     }
-    writeln!(
-        page,
-        "<p>Started <time>{}</time> (seconds since 1970).</p>",
-        report.started_unix_seconds
-    )?;
+    writeln!(page, "<p>Started <time>{}</time> (seconds since 1970).</p>", report.started_unix_seconds)?;
     if !report.steps.is_empty() {
         steps(page, report)?;
     }
@@ -74,28 +63,17 @@ fn body(page: &mut String, report: &Report) -> std::fmt::Result {
             writeln!(page, "<h2>Inside the server</h2>\n{}", server_bar(server))?;
         }
     }
-    writeln!(
-        page,
-        "<h2>All numbers</h2>\n<pre>{}</pre>",
-        escape(&text::report(report))
-    )
+    writeln!(page, "<h2>All numbers</h2>\n<pre>{}</pre>", escape(&text::report(report)))
 }
 
 /// Latency over percentiles, the x axis stretched towards 100 % as HDR plots do.
 fn percentiles(runs: &[(&str, &RunReport)]) -> String {
     let stretched = |quantile: f64| -(1.0 - quantile).max(1e-12).log10();
-    let series = runs
-        .iter()
-        .zip(COLOURS)
-        .map(|((name, run), colour)| Series {
-            name: (*name).to_string(),
-            colour,
-            points: run
-                .curve
-                .iter()
-                .map(|(q, us)| (stretched(*q), *us))
-                .collect(),
-        });
+    let series = runs.iter().zip(COLOURS).map(|((name, run), colour)| Series {
+        name: (*name).to_string(),
+        colour,
+        points: run.curve.iter().map(|(q, us)| (stretched(*q), *us)).collect(),
+    });
     let marks = [
         (0.0, "0%"),
         (0.5, "50%"),
@@ -109,10 +87,7 @@ fn percentiles(runs: &[(&str, &RunReport)]) -> String {
         title: "Latency by percentile",
         x_title: "percentile of requests",
         y_scale: Scale::Logarithmic,
-        x_ticks: marks
-            .iter()
-            .map(|(q, label)| (stretched(*q), (*label).to_string()))
-            .collect(),
+        x_ticks: marks.iter().map(|(q, label)| (stretched(*q), (*label).to_string())).collect(),
         y_label: show_us,
         series: series.collect(),
     }
@@ -165,9 +140,7 @@ fn throughput(runs: &[(&str, &RunReport)]) -> String {
     for ((name, run), colour) in runs.iter().zip(COLOURS) {
         series.push(line((*name).to_string(), colour, run, |w| w.answers));
         if run.failed > 0 {
-            series.push(line(format!("{name}, failed"), "#b3261e", run, |w| {
-                w.failures
-            }));
+            series.push(line(format!("{name}, failed"), "#b3261e", run, |w| w.failures));
         }
     }
     Plot {
@@ -215,11 +188,7 @@ fn server_bar(server: &ServerShare) -> String {
 
 fn steps(page: &mut String, report: &Report) -> std::fmt::Result {
     match report.found_rate {
-        Some(rate) => writeln!(
-            page,
-            "<h2>Highest rate that holds: {} requests/s</h2>",
-            show_rate(rate)
-        )?,
+        Some(rate) => writeln!(page, "<h2>Highest rate that holds: {} requests/s</h2>", show_rate(rate))?,
         None => page.push_str("<h2>No rate held the objective</h2>\n"),
     }
     page.push_str("<table><tr><th>offered/s</th><th>answered/s</th><th>objective</th></tr>\n");
@@ -262,11 +231,7 @@ fn compared(page: &mut String, comparison: &Comparison) -> std::fmt::Result {
         page.push_str(&throughput(&[("A", a), ("B", b)]));
         for (name, run) in [("A", a), ("B", b)] {
             if let Some(server) = &run.server {
-                writeln!(
-                    page,
-                    "<h2>Inside server {name}</h2>\n{}",
-                    server_bar(server)
-                )?;
+                writeln!(page, "<h2>Inside server {name}</h2>\n{}", server_bar(server))?;
             }
         }
     }

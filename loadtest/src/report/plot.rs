@@ -70,19 +70,12 @@ impl Axis {
                     .find(|step| *step >= rough)
                     .unwrap_or(rough);
                 let first = (self.min / step).ceil() as i64;
-                (first..first + 12)
-                    .map(|i| i as f64 * step)
-                    .take_while(|v| *v <= self.max)
-                    .collect()
+                (first..first + 12).map(|i| i as f64 * step).take_while(|v| *v <= self.max).collect()
             }
             Scale::Logarithmic => {
                 let first = self.min.log10().floor() as i32;
                 let last = self.max.log10().ceil() as i32;
-                let factors: &[f64] = if last - first > 3 {
-                    &[1.0]
-                } else {
-                    &[1.0, 2.0, 5.0]
-                };
+                let factors: &[f64] = if last - first > 3 { &[1.0] } else { &[1.0, 2.0, 5.0] };
                 let decade = |d: i32| factors.iter().map(move |f| f * 10f64.powi(d));
                 let inside = |v: &f64| *v >= self.min && *v <= self.max;
                 (first..=last).flat_map(decade).filter(inside).collect()
@@ -175,12 +168,7 @@ impl Plot<'_> {
             let mut path = String::new();
             for (x, y) in thinned(&series.points) {
                 let letter = if path.is_empty() { 'M' } else { 'L' };
-                write!(
-                    path,
-                    "{letter}{:.1} {:.1}",
-                    x_axis.place(x),
-                    y_axis.place(y)
-                )?;
+                write!(path, "{letter}{:.1} {:.1}", x_axis.place(x), y_axis.place(y))?;
             }
             let x = right - 130.0 * (self.series.len() - index) as f64;
             writeln!(
@@ -211,10 +199,7 @@ fn short(value: f64) -> String {
 
 /// Text that is safe inside HTML and attributes.
 pub(super) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]
@@ -222,25 +207,13 @@ mod tests {
     use super::*;
 
     fn axis(scale: Scale, min: f64, max: f64) -> Axis {
-        Axis {
-            scale,
-            min,
-            max,
-            start: 0.0,
-            length: 100.0,
-        }
+        Axis { scale, min, max, start: 0.0, length: 100.0 }
     }
 
     #[test]
     fn ticks_are_round_and_inside() {
-        assert_eq!(
-            axis(Scale::Linear, 0.0, 10.0).ticks(),
-            [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
-        );
-        assert_eq!(
-            axis(Scale::Logarithmic, 3.0, 60.0).ticks(),
-            [5.0, 10.0, 20.0, 50.0]
-        );
+        assert_eq!(axis(Scale::Linear, 0.0, 10.0).ticks(), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
+        assert_eq!(axis(Scale::Logarithmic, 3.0, 60.0).ticks(), [5.0, 10.0, 20.0, 50.0]);
         assert!((axis(Scale::Logarithmic, 10.0, 1000.0).place(100.0) - 50.0).abs() < 1e-9);
     }
 

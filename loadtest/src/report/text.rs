@@ -45,11 +45,7 @@ fn write_report(out: &mut String, report: &Report) -> std::fmt::Result {
 }
 
 fn write_run(out: &mut String, run: &RunReport) -> std::fmt::Result {
-    writeln!(
-        out,
-        "{} model {} ({}), {}",
-        run.url, run.model, run.wire, run.load
-    )?;
+    writeln!(out, "{} model {} ({}), {}", run.url, run.model, run.wire, run.load)?;
     writeln!(
         out,
         "  {} connections, up to {} requests on each, {:.2} s measured\n",
@@ -65,10 +61,7 @@ fn write_run(out: &mut String, run: &RunReport) -> std::fmt::Result {
     )?;
     writeln!(out, "  latency        {}", percentiles(&run.latency))?;
     if run.offered_rate.is_none() && run.latency.count > 0 {
-        writeln!(
-            out,
-            "                 (closed loop: a slow server is asked less; for tails use --rate)"
-        )?;
+        writeln!(out, "                 (closed loop: a slow server is asked less; for tails use --rate)")?;
     }
     if run.windows.windows > 0 {
         writeln!(
@@ -101,12 +94,7 @@ fn write_run(out: &mut String, run: &RunReport) -> std::fmt::Result {
         )?;
     }
     let server_cpu = run.server_cpu_us.map(|us| format!(", server {us:.2} us"));
-    writeln!(
-        out,
-        "  CPU a request  loader {:.2} us{}",
-        run.loader_cpu_us,
-        server_cpu.unwrap_or_default()
-    )?;
+    writeln!(out, "  CPU a request  loader {:.2} us{}", run.loader_cpu_us, server_cpu.unwrap_or_default())?;
     write_counts(out, run)?;
     for term in &run.verdicts {
         writeln!(out, "  objective      {}", verdict(term))?;
@@ -115,15 +103,11 @@ fn write_run(out: &mut String, run: &RunReport) -> std::fmt::Result {
 }
 
 fn write_counts(out: &mut String, run: &RunReport) -> std::fmt::Result {
-    for (title, counts) in [
-        ("answers", &run.statuses),
-        ("versions", &run.versions),
-        ("failures", &run.failures),
-    ] {
-        let shown: Vec<String> = counts
-            .iter()
-            .map(|(name, count)| format!("{name}: {}", show_count(*count)))
-            .collect();
+    for (title, counts) in
+        [("answers", &run.statuses), ("versions", &run.versions), ("failures", &run.failures)]
+    {
+        let shown: Vec<String> =
+            counts.iter().map(|(name, count)| format!("{name}: {}", show_count(*count))).collect();
         if !shown.is_empty() {
             writeln!(out, "  {title:<14} {}", shown.join(", "))?;
         }
@@ -158,24 +142,15 @@ fn percentiles(p: &Percentiles) -> String {
 /// A term as a sentence's part: `p99 4.20 ms <= 5.00 ms: held`.
 pub(super) fn verdict(verdict: &Verdict) -> String {
     let (relation, bound, measured) = match verdict.metric.as_str() {
-        "errors" => (
-            "<=",
-            format!("{}%", verdict.bound * 100.0),
-            format!("{:.3}%", verdict.measured * 100.0),
-        ),
+        "errors" => {
+            ("<=", format!("{}%", verdict.bound * 100.0), format!("{:.3}%", verdict.measured * 100.0))
+        }
         "rate" => (">=", show_rate(verdict.bound), show_rate(verdict.measured)),
-        "expect" | "check-versions" => (
-            "<=",
-            "0 wrong answers".into(),
-            show_count(verdict.measured as u64),
-        ),
+        "expect" | "check-versions" => ("<=", "0 wrong answers".into(), show_count(verdict.measured as u64)),
         _ => ("<=", show_us(verdict.bound), show_us(verdict.measured)),
     };
     let outcome = if verdict.held { "held" } else { "MISSED" };
-    format!(
-        "{} {measured} {relation} {bound}: {outcome}",
-        verdict.metric
-    )
+    format!("{} {measured} {relation} {bound}: {outcome}", verdict.metric)
 }
 
 fn write_comparison(out: &mut String, comparison: &Comparison) -> std::fmt::Result {
@@ -185,16 +160,9 @@ fn write_comparison(out: &mut String, comparison: &Comparison) -> std::fmt::Resu
     let seconds = a.seconds;
     let rounds = comparison.rounds.len();
     for (name, run) in [("A", a), ("B", b)] {
-        writeln!(
-            out,
-            "{name} = {} model {} ({}), {}",
-            run.url, run.model, run.wire, run.load
-        )?;
+        writeln!(out, "{name} = {} model {} ({}), {}", run.url, run.model, run.wire, run.load)?;
     }
-    writeln!(
-        out,
-        "{rounds} rounds A B A B ... of {seconds:.1} s; ratios are B/A, round by round\n"
-    )?;
+    writeln!(out, "{rounds} rounds A B A B ... of {seconds:.1} s; ratios are B/A, round by round\n")?;
     writeln!(
         out,
         "  {:<16} {:>12} {:>12} {:>9} {:>9} {:>9}",
@@ -213,10 +181,7 @@ fn write_comparison(out: &mut String, comparison: &Comparison) -> std::fmt::Resu
         )?;
     }
     for (name, pick) in [("A", 0), ("B", 1)] {
-        let runs = comparison
-            .rounds
-            .iter()
-            .map(|(a, b)| if pick == 0 { a } else { b });
+        let runs = comparison.rounds.iter().map(|(a, b)| if pick == 0 { a } else { b });
         let failed: u64 = runs.clone().map(|run| run.failed).sum();
         let succeeded: u64 = runs.clone().map(|run| run.succeeded).sum();
         let missed = runs.clone().filter(|run| !run.held()).count();
@@ -225,11 +190,7 @@ fn write_comparison(out: &mut String, comparison: &Comparison) -> std::fmt::Resu
             "  {name}: {} succeeded, {} failed{}",
             show_count(succeeded),
             show_count(failed),
-            if missed > 0 {
-                format!(", objective missed in {missed} rounds")
-            } else {
-                String::new()
-            }
+            if missed > 0 { format!(", objective missed in {missed} rounds") } else { String::new() }
         )?;
         let mut quotes: Vec<&String> = runs.flat_map(|run| &run.quotes).collect();
         quotes.dedup();

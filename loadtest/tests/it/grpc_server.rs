@@ -22,10 +22,7 @@ fn h2_server(answer: Answer) -> String {
     let url = format!("grpc://{}", listener.local_addr().unwrap());
     listener.set_nonblocking(true).unwrap();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             while let Ok((socket, _)) = listener.accept().await {
@@ -38,9 +35,7 @@ fn h2_server(answer: Answer) -> String {
 
 async fn serve(socket: tokio::net::TcpStream, answer: Answer) {
     let mut builder = h2::server::Builder::new();
-    builder
-        .initial_window_size(20_000)
-        .initial_connection_window_size(70_000);
+    builder.initial_window_size(20_000).initial_connection_window_size(70_000);
     builder.max_concurrent_streams(3);
     let Ok(mut connection) = builder.handshake::<_, Bytes>(socket).await else {
         return;
@@ -58,10 +53,7 @@ async fn call(
     answer: Answer,
     number: u64,
 ) {
-    assert_eq!(
-        request.uri().path(),
-        "/inference.GRPCInferenceService/ModelInfer"
-    );
+    assert_eq!(request.uri().path(), "/inference.GRPCInferenceService/ModelInfer");
     assert_eq!(request.headers()["content-type"], "application/grpc");
     assert_eq!(request.headers()["te"], "trailers");
     let mut body = request.into_body();
@@ -73,16 +65,12 @@ async fn call(
     let head = Response::builder().header("content-type", "application/grpc");
     match answer {
         Answer::Refuse if number.is_multiple_of(2) => {
-            let head = head
-                .header("grpc-status", "14")
-                .header("grpc-message", "queue is full");
+            let head = head.header("grpc-status", "14").header("grpc-message", "queue is full");
             respond.send_response(head.body(()).unwrap(), true).unwrap();
         }
         Answer::Reset if number.is_multiple_of(2) => respond.send_reset(h2::Reason::INTERNAL_ERROR),
         _ => {
-            let mut stream = respond
-                .send_response(head.body(()).unwrap(), false)
-                .unwrap();
+            let mut stream = respond.send_response(head.body(()).unwrap(), false).unwrap();
             stream.send_data(message.into(), false).unwrap();
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", "0".parse().unwrap());
@@ -98,12 +86,7 @@ fn small_and_large_messages_pass_small_windows() {
         let body = file(&format!("grpc-{bytes}.bin"), &vec![0x0a; bytes]);
         let line = format!("-n 6 -c 2 --requests 60 --body {body} --expect {body}");
         let run = run(&url, &format!("{line} --no-server-stats"));
-        assert_eq!(
-            (run.succeeded, run.failed),
-            (60, 0),
-            "{bytes}: {:?}",
-            run.quotes
-        );
+        assert_eq!((run.succeeded, run.failed), (60, 0), "{bytes}: {:?}", run.quotes);
     }
 }
 
@@ -111,10 +94,7 @@ fn small_and_large_messages_pass_small_windows() {
 fn the_server_bounds_the_streams() {
     let url = h2_server(Answer::Same);
     let body = file("grpc-many.bin", b"x");
-    let run = run(
-        &url,
-        &format!("-n 64 -c 2 --requests 1000 --body {body} --no-server-stats"),
-    );
+    let run = run(&url, &format!("-n 64 -c 2 --requests 1000 --body {body} --no-server-stats"));
     assert_eq!((run.succeeded, run.failed), (1000, 0), "{:?}", run.quotes);
 }
 
@@ -125,18 +105,9 @@ fn refusals_and_resets_are_counted() {
     let refused = run(&h2_server(Answer::Refuse), &line);
     assert_eq!((refused.succeeded, refused.failed), (50, 50));
     assert_eq!(refused.failures["gRPC 14 UNAVAILABLE"], 50);
-    assert!(
-        refused.quotes[0].contains("queue is full"),
-        "{:?}",
-        refused.quotes
-    );
+    assert!(refused.quotes[0].contains("queue is full"), "{:?}", refused.quotes);
     let reset = run(&h2_server(Answer::Reset), &line);
-    assert_eq!(
-        (reset.succeeded, reset.failed),
-        (50, 50),
-        "{:?}",
-        reset.quotes
-    );
+    assert_eq!((reset.succeeded, reset.failed), (50, 50), "{:?}", reset.quotes);
     assert_eq!(reset.failures["HTTP/2 reset 2"], 50);
 }
 

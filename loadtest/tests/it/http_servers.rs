@@ -25,10 +25,7 @@ where
     let url = format!("http://{}", listener.local_addr().unwrap());
     listener.set_nonblocking(true).unwrap();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
@@ -56,16 +53,13 @@ where
 const METADATA: &str = r#"{"inputs":[{"name":"x","datatype":"INT64","shape":[-1,2]}]}"#;
 
 fn respond(status: u16, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    Response::builder()
-        .status(status)
-        .body(Full::new(body.into()))
-        .unwrap()
+    Response::builder().status(status).body(Full::new(body.into())).unwrap()
 }
 
 #[test]
 fn signature_statistics_and_every_byte_of_large_bodies() {
     let requests = Arc::new(AtomicUsize::new(0));
-    let counted = requests.clone();
+    let counted = Arc::clone(&requests);
     let url = hyper_server(move |path, body| match path {
         "/v2/models/m" => respond(200, METADATA),
         "/v2/models/m/config" => respond(200, r#"{"max_batch_size":100000}"#),
@@ -97,22 +91,14 @@ fn signature_statistics_and_every_byte_of_large_bodies() {
 #[test]
 fn statuses_are_counted_and_quoted() {
     let count = Arc::new(AtomicUsize::new(0));
-    let url = hyper_server(
-        move |_, _| match count.fetch_add(1, Ordering::Relaxed) % 4 {
-            0 => respond(503, r#"{"error":"Exceeds maximum queue size"}"#),
-            _ => respond(200, "{}"),
-        },
-    );
+    let url = hyper_server(move |_, _| match count.fetch_add(1, Ordering::Relaxed) % 4 {
+        0 => respond(503, r#"{"error":"Exceeds maximum queue size"}"#),
+        _ => respond(200, "{}"),
+    });
     let body = file("any.json", b"{}");
-    let run = run(
-        &url,
-        &format!("-n 2 --requests 400 --body {body} --no-server-stats"),
-    );
+    let run = run(&url, &format!("-n 2 --requests 400 --body {body} --no-server-stats"));
     assert_eq!((run.succeeded, run.failed), (300, 100));
-    assert_eq!(
-        (run.statuses["HTTP 200"], run.statuses["HTTP 503"]),
-        (300, 100)
-    );
+    assert_eq!((run.statuses["HTTP 200"], run.statuses["HTTP 503"]), (300, 100));
     assert_eq!(run.failed_latency.count, 100);
     assert_eq!(run.quotes.len(), 1);
     assert!(run.quotes[0].contains("Exceeds maximum queue size"));
@@ -122,9 +108,7 @@ fn statuses_are_counted_and_quoted() {
 fn connections_that_the_server_closes_are_opened_again() {
     let url = hyper_server(|_, _| {
         let mut response = respond(200, "{}");
-        response
-            .headers_mut()
-            .insert("connection", "close".parse().unwrap());
+        response.headers_mut().insert("connection", "close".parse().unwrap());
         response
     });
     let body = file("any2.json", b"{}");
@@ -156,20 +140,13 @@ fn latency_counts_from_when_a_request_was_due() {
             if std::mem::take(&mut first) {
                 std::thread::sleep(STALL);
             }
-            socket
-                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-                .unwrap();
+            socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
         }
     });
-    let times: String = (0..100)
-        .map(|i| format!("{}\n", f64::from(i) * 0.001))
-        .collect();
+    let times: String = (0..100).map(|i| format!("{}\n", f64::from(i) * 0.001)).collect();
     let times = file("stall.txt", times.as_bytes());
     let body = file("stall.json", b"{}");
-    let run = run(
-        &url,
-        &format!("--arrivals-file {times} --body {body} -c 1 --no-server-stats"),
-    );
+    let run = run(&url, &format!("--arrivals-file {times} --body {body} -c 1 --no-server-stats"));
     assert_eq!(run.succeeded, 100);
     // The last request was due at 99 ms, the first answer came after 150 ms.
     assert!(run.latency.min_us >= 50_000.0, "{:?}", run.latency);
@@ -182,10 +159,8 @@ fn a_server_that_never_answers_does_not_stop_the_end() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let body = file("mute.json", b"{}");
-    let run = run(
-        &url,
-        &format!("-n 3 --duration 50ms --drain 10ms --body {body} --no-server-stats --slo p99=1s"),
-    );
+    let run =
+        run(&url, &format!("-n 3 --duration 50ms --drain 10ms --body {body} --no-server-stats --slo p99=1s"));
     assert_eq!((run.succeeded, run.failed), (0, 3));
     assert_eq!(run.failures["no answer when the run ended"], 3);
     assert!(!run.held());
@@ -204,11 +179,7 @@ fn an_overloaded_open_loop_counts_what_was_never_sent() {
         ),
     );
     assert_eq!(run.failures["no answer when the run ended"], 2);
-    assert!(
-        run.failures["due but never sent (no free connection)"] >= 40,
-        "{:?}",
-        run.failures
-    );
+    assert!(run.failures["due but never sent (no free connection)"] >= 40, "{:?}", run.failures);
 }
 
 #[test]
@@ -223,10 +194,7 @@ fn garbage_is_an_error_of_its_request() {
         }
     });
     let body = file("garbage.json", b"{}");
-    let run = run(
-        &url,
-        &format!("-n 1 --requests 3 --body {body} --no-server-stats"),
-    );
+    let run = run(&url, &format!("-n 1 --requests 3 --body {body} --no-server-stats"));
     assert_eq!((run.succeeded, run.failed), (0, 3));
     assert!(run.quotes[0].contains("status line"), "{:?}", run.quotes);
 }
@@ -234,23 +202,12 @@ fn garbage_is_an_error_of_its_request() {
 #[test]
 fn a_missing_model_or_server_is_named() {
     let url = hyper_server(|_, _| respond(404, r#"{"error":"Request for unknown model"}"#));
-    let error = try_run(&format!("--url {url} -m nope"))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("/v2/models/nope") && error.contains("unknown model"),
-        "{error}"
-    );
-    let free = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let error = try_run(&format!("--url {url} -m nope")).unwrap_err().to_string();
+    assert!(error.contains("/v2/models/nope") && error.contains("unknown model"), "{error}");
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for scheme in ["http", "grpc"] {
         let error = try_run(&format!("--url {scheme}://{free} -m m")).unwrap_err();
-        let unreachable = matches!(
-            error,
-            gannet_loadtest::session::SessionError::Unreachable(_)
-        );
+        let unreachable = matches!(error, gannet_loadtest::session::SessionError::Unreachable(_));
         assert!(unreachable, "{error}");
     }
 }

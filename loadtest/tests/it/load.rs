@@ -12,15 +12,8 @@ fn every_wire_carries_a_counted_closed_loop() {
         (&echo.grpc, "-n 8"),
         (&echo.grpc, "-n 64 -c 2 --rows 5"),
     ] {
-        let run = run(
-            url,
-            &format!("{options} --requests 2000 --sample-versions 1"),
-        );
-        assert_eq!(
-            (run.sent, run.succeeded, run.failed),
-            (2000, 2000, 0),
-            "{options}: {run:?}"
-        );
+        let run = run(url, &format!("{options} --requests 2000 --sample-versions 1"));
+        assert_eq!((run.sent, run.succeeded, run.failed), (2000, 2000, 0), "{options}: {run:?}");
         assert_eq!(run.latency.count, 2000);
         assert_eq!(run.versions["1"], 2000);
         assert_eq!(run.statuses.values().sum::<u64>(), 2000);
@@ -31,11 +24,7 @@ fn every_wire_carries_a_counted_closed_loop() {
 #[test]
 fn every_measured_request_is_accounted_for() {
     let echo = EchoThread::start();
-    for (url, load) in [
-        (&echo.http, "-n 16"),
-        (&echo.grpc, "-n 16"),
-        (&echo.http, "--rate 3000"),
-    ] {
+    for (url, load) in [(&echo.http, "-n 16"), (&echo.grpc, "-n 16"), (&echo.http, "--rate 3000")] {
         let line = format!("--url {url} -m m --warmup 50ms --duration 150ms --idle sleep {load}");
         let run = try_run(&line).unwrap().run.unwrap();
         assert!(run.sent > 0);
@@ -56,11 +45,7 @@ fn open_loops_send_what_is_due() {
     ] {
         for url in [&echo.http, &echo.grpc] {
             let run = run(url, &format!("{options} --requests 1000"));
-            assert_eq!(
-                (run.sent, run.succeeded, run.failed),
-                (1000, 1000, 0),
-                "{options}"
-            );
+            assert_eq!((run.sent, run.succeeded, run.failed), (1000, 1000, 0), "{options}");
         }
     }
 }
@@ -68,17 +53,11 @@ fn open_loops_send_what_is_due() {
 #[test]
 fn recorded_arrivals_end_with_the_file() {
     let echo = EchoThread::start();
-    let times: String = (0..200)
-        .map(|i| format!("{}\n", f64::from(i) * 0.0005))
-        .collect();
+    let times: String = (0..200).map(|i| format!("{}\n", f64::from(i) * 0.0005)).collect();
     let path = file("arrivals.txt", times.as_bytes());
     let run = run(&echo.http, &format!("--arrivals-file {path}"));
     assert_eq!(run.succeeded, 200);
-    assert!(
-        run.seconds >= 0.0995 && run.seconds < 9.0,
-        "{}",
-        run.seconds
-    );
+    assert!(run.seconds >= 0.0995 && run.seconds < 9.0, "{}", run.seconds);
 }
 
 #[test]
@@ -88,21 +67,13 @@ fn data_sets_and_bodies_are_sent() {
     let body = br#"{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}"#;
     let json = file("body.json", body);
     for url in [&echo.http, &echo.grpc] {
-        for options in [
-            format!("--data {csv} --rows 2 --order shuffled"),
-            format!("--body {json} --timeout-us 5000"),
-        ] {
-            assert_eq!(
-                run(url, &format!("{options} --requests 50")).succeeded,
-                50,
-                "{options}"
-            );
+        for options in
+            [format!("--data {csv} --rows 2 --order shuffled"), format!("--body {json} --timeout-us 5000")]
+        {
+            assert_eq!(run(url, &format!("{options} --requests 50")).succeeded, 50, "{options}");
         }
     }
-    let wrong = try_run(&format!(
-        "--url {} -m m --data {csv} --shape y:1",
-        echo.http
-    ));
+    let wrong = try_run(&format!("--url {} -m m --data {csv} --shape y:1", echo.http));
     assert!(wrong.unwrap_err().to_string().contains("inputs [\"x\"]"));
 }
 
@@ -110,28 +81,20 @@ fn data_sets_and_bodies_are_sent() {
 fn wrong_answers_are_found() {
     let echo = EchoThread::start();
     let other = file("other.json", b"{}");
-    for (options, kind) in [
-        (format!("--expect {other}"), "body differs"),
-        ("--check-versions 2,3".into(), "model_version"),
-    ] {
+    for (options, kind) in
+        [(format!("--expect {other}"), "body differs"), ("--check-versions 2,3".into(), "model_version")]
+    {
         for url in [&echo.http, &echo.grpc] {
             let line = format!("--url {url} -m m --warmup 0s --requests 20 {options}");
             let report = try_run(&line).unwrap();
             assert!(!report.held);
             let run = report.run.unwrap();
             assert_eq!((run.succeeded, run.failed), (0, 20));
-            assert!(
-                run.failures.keys().all(|name| name.contains(kind)),
-                "{:?}",
-                run.failures
-            );
+            assert!(run.failures.keys().all(|name| name.contains(kind)), "{:?}", run.failures);
             assert!(!run.quotes.is_empty() && run.quotes.len() <= 5);
         }
     }
-    let held = try_run(&format!(
-        "--url {} -m m --requests 9 --check-versions 1",
-        echo.http
-    ));
+    let held = try_run(&format!("--url {} -m m --requests 9 --check-versions 1", echo.http));
     assert!(held.unwrap().held);
 }
 
@@ -170,9 +133,6 @@ fn a_comparison_alternates() {
         assert_eq!((first.wire, second.wire), ("json", "grpc"));
     }
     let names: Vec<&str> = comparison.ratios.iter().map(|ratio| ratio.name).collect();
-    assert!(
-        names.contains(&"requests/s") && names.contains(&"p99 us"),
-        "{names:?}"
-    );
+    assert!(names.contains(&"requests/s") && names.contains(&"p99 us"), "{names:?}");
     assert!(report.text().contains("B/A") && report.html().contains("<svg"));
 }

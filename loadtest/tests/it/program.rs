@@ -6,10 +6,7 @@ use std::process::{Command, Output, Stdio};
 use crate::server::{EchoThread, file};
 
 fn program(line: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gannet-loadtest"))
-        .args(line.split_whitespace())
-        .output()
-        .unwrap()
+    Command::new(env!("CARGO_BIN_EXE_gannet-loadtest")).args(line.split_whitespace()).output().unwrap()
 }
 
 fn check(line: &str, status: i32, message: &str) {
@@ -27,11 +24,7 @@ fn exit_statuses() {
     check(&format!("{run} --slo p50=10s,errors=0%"), 0, "held");
     check(&format!("{run} --slo p50=1ns"), 1, "MISSED");
     check(&format!("{run} --check-versions 9"), 1, "model_version");
-    check(
-        "--url http://127.0.0.1:1 -m m",
-        3,
-        "start it, or correct --url",
-    );
+    check("--url http://127.0.0.1:1 -m m", 3, "start it, or correct --url");
     check("-m m --url http://192.0.2.1:80", 2, "--allow-remote");
     check("-m m --rows 0 --wire x", 2, "--rows");
     check("--no-such-flag", 2, "--no-such-flag");
@@ -50,22 +43,14 @@ fn reports_are_written() {
         echo.grpc
     );
     let scenario = file("scenario.toml", scenario.as_bytes());
-    check(
-        &format!("--scenario {scenario} --requests 100000000"),
-        0,
-        "p99",
-    );
+    check(&format!("--scenario {scenario} --requests 100000000"), 0, "p99");
     let report: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
     assert_eq!(report["schema"], "gannet-loadtest/1");
     assert_eq!(report["held"], true);
     assert!(report["run"]["latency"]["p99_us"].as_f64().unwrap() > 0.0);
     assert!(report["run"]["timeline"].as_array().unwrap().len() >= 5);
     let page = std::fs::read_to_string(html).unwrap();
-    assert_eq!(
-        page.matches("<svg").count(),
-        3,
-        "percentiles, latency, throughput"
-    );
+    assert_eq!(page.matches("<svg").count(), 3, "percentiles, latency, throughput");
     assert!(!page.contains("<script") && !page.contains("src=") && !page.contains("href="));
 }
 
@@ -76,17 +61,10 @@ fn echo_says_its_addresses_and_ends_by_itself() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines: Vec<String> = BufReader::new(child.stdout.take().unwrap())
-        .lines()
-        .take(2)
-        .map(Result::unwrap)
-        .collect();
+    let lines: Vec<String> =
+        BufReader::new(child.stdout.take().unwrap()).lines().take(2).map(Result::unwrap).collect();
     assert!(lines[0].starts_with("http://127.0.0.1:"), "{lines:?}");
     assert!(lines[1].starts_with("grpc://127.0.0.1:"), "{lines:?}");
-    check(
-        &format!("--url {} -m m --requests 10 --warmup 0s", lines[1]),
-        0,
-        "10 succeeded",
-    );
+    check(&format!("--url {} -m m --requests 10 --warmup 0s", lines[1]), 0, "10 succeeded");
     assert!(child.wait().unwrap().success());
 }

@@ -42,8 +42,7 @@ pub(crate) struct EchoThread {
 impl EchoThread {
     pub(crate) fn start() -> Self {
         let mut echo = Echo::bind(Some(0), Some(0)).unwrap();
-        let url =
-            |scheme: &str, address: Option<SocketAddr>| format!("{scheme}://{}", address.unwrap());
+        let url = |scheme: &str, address: Option<SocketAddr>| format!("{scheme}://{}", address.unwrap());
         let ended = Arc::new(AtomicBool::new(false));
         let seen = ended.clone();
         Self {

@@ -25,7 +25,7 @@ pub struct Poll {
     pub problems: Vec<String>,
     /// Whether `models` differs from the answer before.
     pub changed: bool,
-    /// Whether something was seen that has not been at rest for long enough to count.
+    /// Whether something was found that has not been at rest for long enough to count yet.
     pub settling: bool,
 }
 
@@ -38,6 +38,8 @@ pub struct AspiredModel {
     pub settings: Arc<ModelSettings>,
     /// The versions to serve, ascending, the settings' policy applied. Empty: none can be served; see `problems`.
     pub versions: Vec<AspiredVersion>,
+    /// Every version that is there, ascending, for those who want others than the settings do.
+    pub available: Vec<AspiredVersion>,
     /// What its owner has to mend, a line each.
     pub problems: Vec<String>,
 }

@@ -70,6 +70,8 @@ pub struct VersionStatus {
     pub reason: String,
     /// The copy that answers requests.
     pub serving: Option<Incarnation>,
+    /// Whether what the source wants now was tried and refused; the reason says why.
+    pub refused: bool,
 }
 
 /// What the effects have to do.
@@ -441,7 +443,8 @@ impl<W: Wanted> Lifecycle<W> {
                 (None, None, true) => (State::Unavailable, failure.unwrap_or_else(|| slot.note.clone())),
             };
             let serving = slot.serving.as_ref().map(|(incarnation, _)| *incarnation);
-            VersionStatus { version: version.clone(), state, reason, serving }
+            let refused = slot.failed.is_some();
+            VersionStatus { version: version.clone(), state, reason, serving, refused }
         };
         record.versions.iter().map(status).collect()
     }

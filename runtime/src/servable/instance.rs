@@ -127,7 +127,7 @@ impl Worker {
                 }
             }
             Err(_) if entries.len() > 1 => {
-                for entry in entries.drain(..).collect::<Vec<_>>() {
+                for entry in std::mem::take(entries) {
                     self.answer(servable, &mut vec![entry]);
                 }
             }
@@ -167,8 +167,22 @@ impl Worker {
         self.run_parts(&servable.layout, servable.signature.outputs.len(), parts, calls)
     }
 
-    /// Gathers, runs in calls of `call_rows` rows at most, and scatters.
+    /// Gathers, runs in calls of `call_rows` rows at most, and scatters. A panic on the way, of the engine or over
+    /// the shapes that it gave, is an error of this batch.
     fn run_parts(
+        &mut self,
+        layout: &Layout,
+        outputs: usize,
+        parts: &[Part<'_>],
+        call_rows: usize,
+    ) -> Result<(Vec<Tensors>, Timing), BackendError> {
+        let run = || self.run_unguarded(layout, outputs, parts, call_rows);
+        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+            Err(BackendError::Execution(format!("the engine panicked: {}", panic_text(&*panic))))
+        })
+    }
+
+    fn run_unguarded(
         &mut self,
         layout: &Layout,
         outputs: usize,
@@ -232,7 +246,7 @@ fn with_rows(shape: &[usize], rows: usize) -> Shape {
     shape
 }
 
-/// One run; a panic in the engine is an error of this batch.
+/// One run.
 fn call(
     instance: &mut dyn Instance,
     inputs: &[TensorView<'_>],
@@ -249,15 +263,8 @@ fn call(
         }
         *scatter_ns += clock::now().ns_since(started);
     };
-    let run = catch_unwind(AssertUnwindSafe(|| instance.run(inputs, &mut sink)));
-    match (run, misfit) {
-        (Err(panic), _) => {
-            Err(BackendError::Execution(format!("the engine panicked: {}", panic_text(&*panic))))
-        }
-        (Ok(Err(error)), _) => Err(error),
-        (Ok(Ok(())), Some(message)) => Err(BackendError::Execution(message)),
-        (Ok(Ok(())), None) => Ok(()),
-    }
+    instance.run(inputs, &mut sink)?;
+    misfit.map_or(Ok(()), |message| Err(BackendError::Execution(message)))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

@@ -43,6 +43,7 @@ pub(super) fn join(servable: &Arc<Servable>, entry: Entry<Pending>) -> Option<En
 /// Runs the lists of this thread's turns, for ever. Spawn one on each I/O thread's own runtime, before any
 /// connection.
 pub async fn flusher() {
+    let _ends = Ends;
     let mut lists = Vec::new();
     loop {
         poll_fn(|ctx| {
@@ -59,6 +60,23 @@ pub async fn flusher() {
         // the borrow has ended: running wakes other tasks, which may join at once
         for (servable, list) in lists.drain(..) {
             servable.flush(list);
+        }
+    }
+}
+
+/// The flusher's end, with its runtime: what it would have run goes to the shared queues, as what comes later does.
+struct Ends;
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let take = |turn: &RefCell<Turn>| {
+            let mut turn = turn.borrow_mut();
+            turn.flusher = None;
+            std::mem::take(&mut turn.lists)
+        };
+        // the thread itself may be ending: then nobody waits for its lists
+        for (servable, mut list) in TURN.try_with(take).unwrap_or_default() {
+            servable.enqueue(|queue| queue.append(&mut list));
         }
     }
 }

@@ -14,7 +14,7 @@
 //! panic_value = 14   # or a panic
 //! fail_open = true   # the file is refused
 //! wrong_rows = true  # outputs have a row more than they should
-//! wrong_rank = true  # outputs have only their first axis
+//! wrong_rank_value = 15 # outputs have only their first axis when the first input holds this value
 //! ```
 
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub struct Behaviour {
     pub panic_value: Option<f64>,
     pub fail_open: bool,
     pub wrong_rows: bool,
-    pub wrong_rank: bool,
+    pub wrong_rank_value: Option<f64>,
 }
 
 impl Behaviour {
@@ -87,7 +87,7 @@ impl Behaviour {
             "panic_value" => self.panic_value = Some(value.parse().ok()?),
             "fail_open" => self.fail_open = value.parse().ok()?,
             "wrong_rows" => self.wrong_rows = value.parse().ok()?,
-            "wrong_rank" => self.wrong_rank = value.parse().ok()?,
+            "wrong_rank_value" => self.wrong_rank_value = Some(value.parse().ok()?),
             _ => return None,
         }
         Some(())

@@ -6,9 +6,8 @@ use super::router::{Answer, Call};
 
 /// Every key with its value and source.
 pub(super) async fn get(call: Call) -> Answer {
-    let entries = call.context.config.effective.iter();
-    let entry = |entry: &crate::config::Effective| {
-        (entry.key.to_owned(), json!({ "value": entry.value, "source": entry.source }))
-    };
-    Ok(Value::Object(entries.map(entry).collect::<Map<String, Value>>()))
+    let entries = call.context.config.effective();
+    let fields =
+        entries.map(|entry| (entry.key.to_owned(), json!({ "value": entry.value, "source": entry.source })));
+    Ok(Value::Object(fields.collect::<Map<String, Value>>()))
 }

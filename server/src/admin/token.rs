@@ -17,7 +17,16 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 #[derive(Debug)]
 pub struct TokenFile {
     path: PathBuf,
-    read: Mutex<Option<(Stamp, Vec<String>)>>,
+    read: Mutex<Read>,
+}
+
+/// What was read last.
+#[derive(Debug, Default)]
+struct Read {
+    /// `None`: nothing yet, or the file cannot be read.
+    tokens: Option<(Stamp, Vec<String>)>,
+    /// The last failure that was logged.
+    failure: String,
 }
 
 impl TokenFile {
@@ -39,20 +48,26 @@ impl TokenFile {
         };
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = self.refresh(&mut read) {
-            tracing::error!(path = %self.path.display(), %error, "the token file cannot be read; every admin request is refused");
+            read.tokens = None;
+            let error = error.to_string();
+            if read.failure != error {
+                tracing::error!(path = %self.path.display(), error, "no tokens; every admin request is refused");
+                read.failure = error;
+            }
             return Err(refuse("the server cannot read its token file; its log says why"));
         }
-        let tokens = read.as_ref().map(|(_, tokens)| &tokens[..]).unwrap_or_default();
+        let tokens = read.tokens.as_ref().map(|(_, tokens)| &tokens[..]).unwrap_or_default();
         // all are compared, so that the time tells nothing about which one fits
         let matches =
             tokens.iter().fold(false, |found, token| found | same(token.as_bytes(), given.as_bytes()));
         if matches { Ok(()) } else { Err(refuse("the token is not one that this server knows")) }
     }
 
-    fn refresh(&self, read: &mut Option<(Stamp, Vec<String>)>) -> io::Result<()> {
+    fn refresh(&self, read: &mut Read) -> io::Result<()> {
         let stamp = Stamp::from(&fs::metadata(&self.path)?);
-        if read.as_ref().is_none_or(|(known, _)| *known != stamp) {
-            *read = Some((stamp, read_tokens(&self.path)?));
+        if read.tokens.as_ref().is_none_or(|(known, _)| *known != stamp) {
+            read.tokens = Some((stamp, read_tokens(&self.path)?));
+            read.failure.clear();
         }
         Ok(())
     }

@@ -4,9 +4,11 @@
 use std::{fs, net::SocketAddr, sync::Arc};
 
 use gannet_models::{DType, TensorSpec};
-use gannet_runtime::servable::Servable;
-use serde_json::{Value, json};
+use gannet_runtime::{servable::Servable, table::ModelEntry};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
+use super::say;
 use crate::{app::App, repository::Inventory};
 
 /// Longest request that is shown, in bytes.
@@ -16,7 +18,7 @@ const NAMES_MAX: usize = 20;
 
 pub(super) fn print_addresses(app: &App) {
     let addresses = app.addresses();
-    println!("Gannet {}", crate::state::SERVER_VERSION);
+    say(format_args!("Gannet {}", crate::state::SERVER_VERSION));
     let lines = [
         ("HTTP", "http", addresses.http, "/v2"),
         ("gRPC", "grpc", addresses.grpc, ""),
@@ -25,13 +27,13 @@ pub(super) fn print_addresses(app: &App) {
     ];
     for (what, scheme, address, path) in lines {
         match address {
-            Some(address) => println!("  {what:8} {scheme}://{address}{path}"),
-            None => println!("  {what:8} off"),
+            Some(address) => say(format_args!("  {what:8} {scheme}://{address}{path}")),
+            None => say(format_args!("  {what:8} off")),
         }
     }
     let config = app.config();
     let paths: Vec<String> = config.repository.paths.iter().map(|path| path.display().to_string()).collect();
-    println!("  {:8} {} ({})", "models", paths.join(", "), config.source("repository.paths"));
+    say(format_args!("  {:8} {} ({})", "models", paths.join(", "), config.source("repository.paths")));
 }
 
 pub(super) fn print_models(app: &App) {
@@ -42,8 +44,8 @@ pub(super) fn print_models(app: &App) {
         serving.iter().take(NAMES_MAX).map(|s| format!("{} {}", s.model, s.version)).collect();
     let more = if serving.len() > NAMES_MAX { ", ..." } else { "" };
     match serving.len() {
-        0 => println!("  serving  no model"),
-        count => println!("  serving  {count} ({}{more})", names.join(", ")),
+        0 => say(format_args!("  serving  no model")),
+        count => say(format_args!("  serving  {count} ({}{more})", names.join(", "))),
     }
     let failed = held.iter().flat_map(|(name, entry)| {
         let bad = entry.versions.iter().filter(|v| v.servable.is_none() && !v.status.reason.is_empty());
@@ -53,13 +55,22 @@ pub(super) fn print_models(app: &App) {
         .models
         .iter()
         .flat_map(|(name, known)| known.problems.iter().map(move |problem| format!("{name}: {problem}")));
-    for line in failed.chain(problems).chain(inventory.problems.iter().cloned()).take(NAMES_MAX) {
-        println!("  ! {line}");
+    let waiting = inventory.models.iter().filter(|(name, known)| {
+        let entry = table.model(name.as_str());
+        let decided = |entry: &ModelEntry| {
+            entry.versions.iter().any(|v| v.servable.is_some() || !v.status.reason.is_empty())
+        };
+        known.wanted && known.problems.is_empty() && !entry.is_some_and(decided)
+    });
+    let waiting = waiting.map(|(name, _)| format!("{name}: not served yet; `gannet models` tells more"));
+    let other = inventory.problems.iter().cloned();
+    for line in failed.chain(problems).chain(waiting).chain(other).take(NAMES_MAX) {
+        say(format_args!("  ! {}", line.replace('\n', "\n    ")));
     }
     if let Some(address) = app.addresses().http
         && let Some(line) = example(&serving, &inventory, address)
     {
-        println!("Try it:\n  {line}");
+        say(format_args!("Try it:\n  {line}"));
     }
 }
 
@@ -79,31 +90,58 @@ fn example(serving: &[&Arc<Servable>], inventory: &Inventory, address: SocketAdd
     Some(format!("curl http://{host}/v2/models/{}/infer -d '{body}'", encode(servable.model.as_str())))
 }
 
+/// As far as it is needed here.
+#[derive(Deserialize)]
+struct Golden {
+    request: Box<RawValue>,
+}
+
 /// The shortest golden request of the version's files.
 fn golden_request(servable: &Servable, inventory: &Inventory) -> Option<String> {
     let artifact = inventory.models.get(&servable.model)?.artifacts.get(&servable.version)?;
     let requests = artifact.golden_files().into_iter().filter_map(|path| {
-        let golden: Value = serde_json::from_str(&fs::read_to_string(path).ok()?).ok()?;
-        Some(golden.get("request")?.to_string())
+        let golden: Golden = serde_json::from_str(&fs::read_to_string(path).ok()?).ok()?;
+        Some(compact(golden.request.get()))
     });
     requests.filter(|request| request.len() <= REQUEST_BYTES_MAX).min_by_key(String::len)
+}
+
+/// JSON without the spaces between its words, in its own order.
+fn compact(json: &str) -> String {
+    let (mut in_text, mut escaped) = (false, false);
+    let keep = |c: &char| {
+        if in_text {
+            in_text = escaped || *c != '"';
+            escaped = !escaped && *c == '\\';
+            return true;
+        }
+        in_text = *c == '"';
+        !c.is_ascii_whitespace()
+    };
+    json.chars().filter(keep).collect()
 }
 
 /// One row of zeros.
 fn made_up_request(servable: &Servable) -> String {
     let input = |spec: &TensorSpec| {
-        let shape: Vec<usize> =
-            spec.wire_shape().iter().map(|&axis| usize::try_from(axis).unwrap_or(1)).collect();
-        let count = shape.iter().product::<usize>().min(REQUEST_BYTES_MAX);
+        let axis = |&axis: &i64| usize::try_from(axis).unwrap_or(1);
+        let shape: Vec<usize> = spec.wire_shape().iter().map(axis).collect();
+        let count =
+            shape.iter().fold(1usize, |product, &axis| product.saturating_mul(axis)).min(REQUEST_BYTES_MAX);
         let element = match spec.dtype {
-            DType::Bool => json!(false),
-            DType::Bytes => json!("text"),
-            _ => json!(0),
+            DType::Bool => "false",
+            DType::Bytes => "\"text\"",
+            _ => "0",
         };
-        json!({ "name": spec.name, "shape": shape, "datatype": spec.dtype.to_string(), "data": vec![element; count] })
+        let (name, datatype) = (serde_json::Value::from(spec.name.as_str()), spec.dtype);
+        let (shape, data) = (join(shape.iter()), join(std::iter::repeat_n(element, count)));
+        format!(r#"{{"name":{name},"shape":[{shape}],"datatype":"{datatype}","data":[{data}]}}"#)
     };
-    let inputs: Vec<Value> = servable.signature.inputs.iter().map(input).collect();
-    json!({ "inputs": inputs }).to_string()
+    format!(r#"{{"inputs":[{}]}}"#, join(servable.signature.inputs.iter().map(input)))
+}
+
+fn join(items: impl Iterator<Item = impl ToString>) -> String {
+    items.map(|item| item.to_string()).collect::<Vec<_>>().join(",")
 }
 
 /// A name as a segment of a path.
@@ -116,4 +154,21 @@ fn encode(name: &str) -> String {
         }
     }
     path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_made_compact_outside_of_texts() {
+        let check = |json: &str, expected: &str| assert_eq!(compact(json), expected);
+        check("{ \"a b\": [1, 2],\n \"c\": \"d \\\" e\" }", r#"{"a b":[1,2],"c":"d \" e"}"#);
+        check(r#"{"a": "\\", "b": 1}"#, r#"{"a":"\\","b":1}"#);
+    }
+
+    #[test]
+    fn names_become_segments() {
+        assert_eq!(encode("a b@1.0"), "a%20b%401.0");
+    }
 }

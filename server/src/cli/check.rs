@@ -12,7 +12,7 @@ use gannet_runtime::{
 };
 use serde_json::{Value, json};
 
-use super::{CheckArgs, EXIT_OK, EXIT_REFUSED, EXIT_UNAVAILABLE, serve::engine_config, table};
+use super::{CheckArgs, EXIT_OK, EXIT_REFUSED, EXIT_UNAVAILABLE, say, serve::engine_config, table};
 use crate::{
     admin::view,
     backends::{self, Backends},
@@ -39,9 +39,9 @@ pub(super) fn run(args: &CheckArgs) -> u8 {
         }
     };
     if args.json {
-        println!("{:#}", report.json());
+        say(format_args!("{:#}", report.json()));
     } else {
-        print!("{}", report.text());
+        say(report.text().trim_end());
     }
     if report.is_good() { EXIT_OK } else { EXIT_REFUSED }
 }
@@ -207,7 +207,7 @@ impl Report {
         ];
         let mut page = if rows.is_empty() { String::new() } else { table::render(&heading, &rows) };
         for note in notes {
-            page.push_str(&format!("! {note}\n"));
+            page.push_str(&format!("! {}\n", note.replace('\n', "\n  ")));
         }
         let refused = self.versions.iter().filter(|version| version.result.is_err()).count();
         let verdict =

@@ -1,4 +1,4 @@
-//! One GET of a running server's admin API, over a plain socket. Must not know what is asked.
+//! One call of a running server's admin API, over a plain socket. Must not know what is asked.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -13,14 +13,14 @@ const BYTES_MAX: u64 = 64 << 20;
 
 /// An answer: status and body.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Vec<u8>,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ClientError {
+pub(crate) enum ClientError {
     #[error("--admin: expected http://HOST:PORT, got {0:?}")]
     Url(String),
     #[error(
@@ -29,8 +29,25 @@ pub(super) enum ClientError {
     Io { url: String, error: io::Error },
 }
 
-/// Asks `base` (`http://host:port`) for `path`. HTTP/1.0, so that the answer ends with the connection.
-pub(super) fn get(base: &str, path: &str, token: Option<&str>) -> Result<Answer, ClientError> {
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request<'a> {
+    pub(crate) method: &'a str,
+    /// `http://host:port`
+    pub(crate) base: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) body: &'a str,
+    pub(crate) token: Option<&'a str>,
+}
+
+/// Asks for `path`.
+pub(crate) fn get(base: &str, path: &str, token: Option<&str>) -> Result<Answer, ClientError> {
+    call(&Request { method: "GET", base, path, body: "", token })
+}
+
+/// Asks once. HTTP/1.0, so that the answer ends with the connection.
+pub(crate) fn call(request: &Request<'_>) -> Result<Answer, ClientError> {
+    let Request { method, base, path, body, token } = *request;
     let bad = || ClientError::Url(base.to_owned());
     let url = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
     let uri: http::Uri = url.parse().map_err(|_| bad())?;
@@ -40,11 +57,18 @@ pub(super) fn get(base: &str, path: &str, token: Option<&str>) -> Result<Answer,
     let failed = |error| ClientError::Io { url: url.clone(), error };
     let mut stream = connect(host, port).map_err(failed)?;
     let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
-    let request = format!("GET {path} HTTP/1.0\r\nhost: {authority}\r\n{authorization}\r\n");
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.0\r\nhost: {authority}\r\n{authorization}content-length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).map_err(failed)?;
+    // a server that refuses a long body answers before it has read it: what counts is the answer
+    let sent = stream.write_all(body.as_bytes());
     let mut bytes = Vec::new();
-    stream.write_all(request.as_bytes()).map_err(failed)?;
-    stream.take(BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
-    parse(&bytes).ok_or_else(|| failed(io::Error::other("the answer is not HTTP")))
+    let read = stream.take(BYTES_MAX).read_to_end(&mut bytes);
+    parse(&bytes).ok_or_else(|| {
+        failed(sent.and(read.map(|_| ())).err().unwrap_or_else(|| io::Error::other("the answer is not HTTP")))
+    })
 }
 
 fn connect(host: &str, port: u16) -> io::Result<TcpStream> {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{EXIT_OK, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, ModelsArgs, client, table};
+use super::{EXIT_OK, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, ModelsArgs, client, say, table};
 use crate::admin::token::read_tokens;
 
 pub(super) fn run(args: &ModelsArgs) -> u8 {
@@ -28,9 +28,9 @@ pub(super) fn run(args: &ModelsArgs) -> u8 {
         return EXIT_REFUSED;
     }
     if args.json {
-        println!("{body:#}");
+        say(format_args!("{body:#}"));
     } else {
-        print!("{}", text(&body));
+        say(text(&body).trim_end());
     }
     EXIT_OK
 }
@@ -71,7 +71,7 @@ fn text(body: &Value) -> String {
     let heading = ["model", "version", "state", "labels", "instances", "answered", "inflight", "reason"];
     let mut page = if rows.is_empty() { "no models\n".into() } else { table::render(&heading, &rows) };
     for note in notes {
-        page.push_str(&format!("! {note}\n"));
+        page.push_str(&format!("! {}\n", note.replace('\n', "\n  ")));
     }
     page
 }

@@ -26,6 +26,9 @@ pub(super) fn run(args: &ServeArgs) -> u8 {
         }
     };
     start_log(&config.log);
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     match serve(config) {
         Ok(true) => EXIT_OK,
         Ok(false) => EXIT_REFUSED,
@@ -182,7 +185,7 @@ fn serve(config: Config) -> anyhow::Result<bool> {
 /// Says what is served once that is settled, or what is not after a while.
 async fn announce(app: &App) {
     const LOOK: Duration = Duration::from_millis(50);
-    const WAIT_MAX: Duration = Duration::from_secs(120);
+    const WAIT_MAX: Duration = Duration::from_secs(15);
     let ready = async {
         while !app.state().is_ready() {
             tokio::time::sleep(LOOK).await;

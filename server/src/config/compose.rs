@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::{Config, Effective, Fault, Faults, Given, Key, address::Address, key::keys, toml_file};
+use super::{Config, Fault, Faults, Given, Key, address::Address, key::keys, toml_file};
 use crate::repository::ControlMode;
 
 /// Everything that says something, already read.
@@ -36,7 +36,8 @@ struct Setting {
 }
 
 /// Variables with our prefix that are no keys, but mean something.
-const OTHER_VARIABLES: [&str; 1] = ["GANNET_CONFIG"];
+const OTHER_VARIABLES: [&str; 4] =
+    ["GANNET_CONFIG", "GANNET_CACHE", "GANNET_BAKED_ORT_DYLIB", "GANNET_ORT_PROVISION_ERROR"];
 
 /// The configuration that the sources make together.
 ///
@@ -46,30 +47,22 @@ pub fn compose(sources: &Sources) -> Result<Config, Faults> {
     let mut faults = Vec::new();
     let mut config = Config::new(default_state_dir(&sources.environment).unwrap_or_default());
     config.runtime.ort_dylib = variable(&sources.environment, "ORT_DYLIB_PATH").map(PathBuf::from);
-    let mut settings = from_environment(sources, &mut faults);
+    let mut settings = from_environment(sources, &mut faults, &mut config.warnings);
     settings.extend(from_file(sources, &mut faults));
     settings.extend(from_settings(sources, &mut faults));
     settings.extend(from_flags(sources));
-    let mut origin: Vec<String> = keys().iter().map(|_| "default".to_owned()).collect();
     // weakest first, so that the strongest has the last word
     for Setting { source, key, given } in settings {
-        if (key.set)(&mut config, &given).is_none() {
-            faults.push(Fault::new(&source, key.name, key.expected, given.to_string()));
-            continue;
-        }
-        if let Some(index) = keys().iter().position(|other| other.name == key.name) {
-            origin[index] = source;
+        match (key.set)(&mut config, &given) {
+            Some(()) => drop(config.sources.insert(key.name, source)),
+            None => faults.push(Fault::new(&source, key.name, key.expected, given.to_string())),
         }
     }
-    let effective = keys().iter().zip(origin);
-    config.effective = effective
-        .map(|(key, source)| Effective { key: key.name, value: (key.show)(&config), source })
-        .collect();
     check_together(&config, &mut faults);
     if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
 }
 
-fn from_environment(sources: &Sources, faults: &mut Vec<Fault>) -> Vec<Setting> {
+fn from_environment(sources: &Sources, faults: &mut Vec<Fault>, warnings: &mut Vec<String>) -> Vec<Setting> {
     let mut settings = Vec::new();
     for (name, value) in &sources.environment {
         let Some(rest) = name.strip_prefix("GANNET_") else { continue };
@@ -77,13 +70,29 @@ fn from_environment(sources: &Sources, faults: &mut Vec<Fault>) -> Vec<Setting> 
             settings.push(Setting { source: name.clone(), key, given: Given::Text(value.clone()) });
             continue;
         }
-        // others are let be: orchestrators put GANNET_SERVICE_HOST and the like into every process
+        if OTHER_VARIABLES.contains(&name.as_str()) || is_of_an_orchestrator(rest) {
+            continue;
+        }
         let ours = |key: &Key| rest.starts_with(&format!("{}_", section(key.name).to_ascii_uppercase()));
-        if !OTHER_VARIABLES.contains(&name.as_str()) && keys().iter().any(ours) {
+        if keys().iter().any(ours) {
             faults.push(unknown(name, &rest.to_ascii_lowercase().replacen('_', ".", 1), Key::variable));
+        } else {
+            warnings.push(format!(
+                "the variable {name} means nothing to Gannet; see `gannet --help` for what does"
+            ));
         }
     }
     settings
+}
+
+/// Kubernetes tells every process of a service called `gannet`, or `gannet-...`, by variables such as
+/// `GANNET_SERVICE_HOST` and `GANNET_PORT_8000_TCP_ADDR`.
+fn is_of_an_orchestrator(rest: &str) -> bool {
+    let rest = format!("_{rest}");
+    rest.ends_with("_SERVICE_HOST")
+        || rest.contains("_SERVICE_PORT")
+        || rest.ends_with("_PORT")
+        || rest.contains("_PORT_")
 }
 
 fn from_file(sources: &Sources, faults: &mut Vec<Fault>) -> Vec<Setting> {
@@ -194,14 +203,6 @@ fn check_together(config: &Config, faults: &mut Vec<Fault>) {
     }
     if config.state_dir.as_os_str().is_empty() {
         fault("state.dir", "a folder", "neither XDG_STATE_HOME nor HOME", "name one with --state DIR");
-    }
-}
-
-impl Config {
-    /// Where the value of a key came from.
-    #[must_use]
-    pub fn source(&self, key: &str) -> &str {
-        self.effective.iter().find(|entry| entry.key == key).map_or("default", |entry| &entry.source)
     }
 }
 

@@ -40,7 +40,10 @@ pub async fn read(state: &State, headers: &HeaderMap, body: Incoming) -> Result<
             Poll::Pending => {
                 let within = state.limits.body_time_max;
                 let late = |_| {
-                    let message = format!("the body did not arrive within {} ms (limits.body_ms_max)", within.as_millis());
+                    let message = format!(
+                        "the body did not arrive within {} ms (limits.body_ms_max)",
+                        within.as_millis()
+                    );
                     Refusal::new(Kind::SlowSender, message)
                 };
                 tokio::time::timeout(within, collect).await.map_err(late)??
@@ -55,7 +58,10 @@ pub async fn read(state: &State, headers: &HeaderMap, body: Incoming) -> Result<
 }
 
 fn too_large(what: &str, limit: usize) -> Refusal {
-    Refusal::new(Kind::TooLarge, format!("the body {what}; at most {limit} are taken (limits.body_bytes_max)"))
+    Refusal::new(
+        Kind::TooLarge,
+        format!("the body {what}; at most {limit} are taken (limits.body_bytes_max)"),
+    )
 }
 
 async fn collect(mut body: Incoming, limit: usize, permit: &mut Permit) -> Result<Bytes, Refusal> {
@@ -101,7 +107,8 @@ fn unpack(bytes: &[u8], coding: &HeaderValue, limit: usize, permit: &mut Permit)
         b"deflate" => ZlibDecoder::new(bytes).take(bound).read_to_end(&mut out),
         other => {
             let other = String::from_utf8_lossy(other);
-            let message = format!("Content-Encoding '{other}' is not known; expected gzip, deflate or identity");
+            let message =
+                format!("Content-Encoding '{other}' is not known; expected gzip, deflate or identity");
             return Err(Refusal::new(Kind::UnsupportedMedia, message));
         }
     };

@@ -132,7 +132,9 @@ fn input_parameter(input: &mut Input, name: &str, value: &Parameter) -> Result<(
         };
         let wrong = || {
             let input = &input.name;
-            Refusal::invalid(format!("input '{input}': 'binary_data_size' must be a whole number of bytes, 0 or more"))
+            Refusal::invalid(format!(
+                "input '{input}': 'binary_data_size' must be a whole number of bytes, 0 or more"
+            ))
         };
         input.binary_bytes = Some(size.ok_or_else(wrong)?);
     } else if name.starts_with("shared_memory_") {
@@ -149,9 +151,8 @@ fn parameters(
     mut set: impl FnMut(&str, Parameter) -> Result<(), Refusal>,
 ) -> Result<(), Refusal> {
     reader.object::<Refusal>(|reader, name| {
-        let wrong = || {
-            Refusal::invalid(format!("parameter '{name}' must be a string, a number or a boolean"))
-        };
+        let wrong =
+            || Refusal::invalid(format!("parameter '{name}' must be a string, a number or a boolean"));
         let value = match reader.kind()? {
             Kind::Text => Parameter::Text(reader.text()?.into_owned()),
             Kind::Bool => Parameter::Bool(reader.boolean()?),
@@ -174,11 +175,16 @@ fn shape(reader: &mut Reader<'_>, input: &str) -> Result<Shape, Refusal> {
         let text = reader.skip()?;
         let text = std::str::from_utf8(text).unwrap_or("?");
         // engines and answers count axes with a sign
-        let axis = text.parse::<usize>().ok().filter(|&axis| i64::try_from(axis).is_ok()).ok_or_else(|| {
-            Refusal::invalid(format!("input '{input}': the shape holds {text}; expected whole numbers, 0 or more"))
-        })?;
+        let axis =
+            text.parse::<usize>().ok().filter(|&axis| i64::try_from(axis).is_ok()).ok_or_else(|| {
+                Refusal::invalid(format!(
+                    "input '{input}': the shape holds {text}; expected whole numbers, 0 or more"
+                ))
+            })?;
         if shape.len() == RANK_MAX {
-            return Err(Refusal::invalid(format!("input '{input}': the shape has more than {RANK_MAX} axes")));
+            return Err(Refusal::invalid(format!(
+                "input '{input}': the shape has more than {RANK_MAX} axes"
+            )));
         }
         shape.push(axis);
         Ok(())
@@ -254,11 +260,14 @@ fn output_parameter(output: &mut OutputAsk, name: &str, value: &Parameter) -> Re
         }
         ("binary_data" | "classification", _) => {
             let output = &output.name;
-            return Err(Refusal::invalid(format!("output '{output}': parameter '{name}' has a value of a wrong type")));
+            return Err(Refusal::invalid(format!(
+                "output '{output}': parameter '{name}' has a value of a wrong type"
+            )));
         }
         (name, _) if name.starts_with("shared_memory_") => {
             let output = &output.name;
-            let message = format!("output '{output}': shared memory is not offered; read the data from the answer");
+            let message =
+                format!("output '{output}': shared memory is not offered; read the data from the answer");
             return Err(Refusal::new(crate::respond::Kind::Unsupported, message));
         }
         _ => {}
@@ -277,7 +286,9 @@ fn finish(input: Input, body: &Bytes, at: &mut usize) -> Result<(String, Tensor)
     let shape = input.shape.ok_or_else(|| missing("shape"))?;
     let data = match (input.data, input.binary_bytes) {
         (Some(_), Some(_)) => {
-            return Err(Refusal::invalid(format!("input '{name}' has both 'data' and 'binary_data_size'; give one")));
+            return Err(Refusal::invalid(format!(
+                "input '{name}' has both 'data' and 'binary_data_size'; give one"
+            )));
         }
         (Some(data), None) => data,
         (None, None) => return Err(missing("data")),
@@ -359,8 +370,17 @@ mod tests {
         let body = Bytes::from([json.as_bytes(), blob].concat());
         let text = match decode(&body, json.len(), Time::default()) {
             Ok(ask) => {
-                let inputs = ask.inputs.iter().map(|(n, t)| format!("{n} {} {:?} {:?}", t.dtype, t.shape, &t.data[..]));
-                format!("{:?} {:?} {:?} {:?}", ask.id, inputs.collect::<Vec<_>>(), ask.outputs, ask.parameters)
+                let inputs = ask
+                    .inputs
+                    .iter()
+                    .map(|(n, t)| format!("{n} {} {:?} {:?}", t.dtype, t.shape, &t.data[..]));
+                format!(
+                    "{:?} {:?} {:?} {:?}",
+                    ask.id,
+                    inputs.collect::<Vec<_>>(),
+                    ask.outputs,
+                    ask.parameters
+                )
             }
             Err(refusal) => refusal.message.into_owned(),
         };
@@ -376,9 +396,14 @@ mod tests {
         let tensor = r#"["x UINT8 [2, 2] [1, 2, 3, 4]"]"#;
         check(&input(r#""name":"x","shape":[2,2],"datatype":"UINT8","data":[1,2,3,4]"#), b"", tensor);
         check(&input(r#""data":[[1,2],[3,4]],"name":"x","datatype":"UINT8","shape":[2,2]"#), b"", tensor);
-        let binary = input(r#""name":"x","shape":[2,2],"datatype":"UINT8","parameters":{"binary_data_size":4}"#);
+        let binary =
+            input(r#""name":"x","shape":[2,2],"datatype":"UINT8","parameters":{"binary_data_size":4}"#);
         check(&binary, &[1, 2, 3, 4], tensor);
-        check(&input(r#""name":"s","shape":[2],"datatype":"BYTES","data":["a\n",""]"#), b"", "[2, 0, 0, 0, 97, 10, 0, 0, 0, 0]");
+        check(
+            &input(r#""name":"s","shape":[2],"datatype":"BYTES","data":["a\n",""]"#),
+            b"",
+            "[2, 0, 0, 0, 97, 10, 0, 0, 0, 0]",
+        );
         check(r#"{"id":"7","model_name":"m","more":{"a":[null]}}"#, b"", r#""7" [] []"#);
         check(
             r#"{"parameters":{"priority":2,"timeout":500,"binary_data_output":true,"own":1.5}}"#,
@@ -405,17 +430,36 @@ mod tests {
         check(&input(r#""name":"x","shape":[1.5],"datatype":"FP32","data":[1]"#), b"", "the shape holds 1.5");
         let beyond = r#""name":"x","shape":[0,9223372036854775808],"datatype":"FP32","data":[]"#;
         check(&input(beyond), b"", "the shape holds 9223372036854775808");
-        check(&input(r#""name":"x","shape":[1],"datatype":"TYPE_FP32","data":[1]"#), b"", "datatype 'TYPE_FP32'");
+        check(
+            &input(r#""name":"x","shape":[1],"datatype":"TYPE_FP32","data":[1]"#),
+            b"",
+            "datatype 'TYPE_FP32'",
+        );
         check(&input(r#""name":"x","shape":[2],"datatype":"FP32","data":[1]"#), b"", "takes 2 values, got 1");
-        check(&input(r#""name":"x","shape":[1],"datatype":"FP32","data":[1,2]"#), b"", "more values than the shape");
-        check(&input(r#""name":"x","shape":[1],"datatype":"FP32","data":["1"]"#), b"", "input 'x' FP32: expected a digit");
+        check(
+            &input(r#""name":"x","shape":[1],"datatype":"FP32","data":[1,2]"#),
+            b"",
+            "more values than the shape",
+        );
+        check(
+            &input(r#""name":"x","shape":[1],"datatype":"FP32","data":["1"]"#),
+            b"",
+            "input 'x' FP32: expected a digit",
+        );
         check(&input(r#""name":"x","shape":[1],"datatype":"FP32","data":[NaN]"#), b"", "expected a digit");
-        check(&input(r#""name":"x","shape":[1],"datatype":"BOOL","data":[1]"#), b"", "expected true or false");
+        check(
+            &input(r#""name":"x","shape":[1],"datatype":"BOOL","data":[1]"#),
+            b"",
+            "expected true or false",
+        );
         check(&input(r#""name":"x","shape":[1],"datatype":"FP16","data":[1]"#), b"", "FP16 has no JSON form");
-        let huge = r#""name":"x","shape":[9223372036854775807,9223372036854775807],"datatype":"FP32","data":[1]"#;
+        let huge =
+            r#""name":"x","shape":[9223372036854775807,9223372036854775807],"datatype":"FP32","data":[1]"#;
         check(&input(huge), b"", "overflows");
         let binary = |size: &str| {
-            input(&format!(r#""name":"x","shape":[4],"datatype":"UINT8","parameters":{{"binary_data_size":{size}}}"#))
+            input(&format!(
+                r#""name":"x","shape":[4],"datatype":"UINT8","parameters":{{"binary_data_size":{size}}}"#
+            ))
         };
         check(&binary("5"), &[1, 2, 3, 4], "states 5 bytes of binary data, only 4 are left");
         check(&binary("3"), &[1, 2, 3, 4], "unexpected additional input data: 1 bytes");

@@ -49,13 +49,18 @@ fn json_length(headers: &HeaderMap, body: usize) -> Result<Option<usize>, Refusa
     let Some(value) = headers.get(HEADER_LENGTH) else { return Ok(None) };
     let text = value.to_str().unwrap_or("?");
     let Ok(length) = text.parse::<i64>() else {
-        let number = !text.is_empty() && text.trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit());
+        let number =
+            !text.is_empty() && text.trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit());
         let why = if number { ": value is out of range" } else { "" };
-        return Err(Refusal::invalid(format!("Unable to parse Inference-Header-Content-Length, got: {text}{why}")));
+        return Err(Refusal::invalid(format!(
+            "Unable to parse Inference-Header-Content-Length, got: {text}{why}"
+        )));
     };
     match usize::try_from(length) {
         Ok(length) if length <= body => Ok(Some(length)),
-        _ => Err(Refusal::invalid(format!("inference header size should be in range (0, {body}), got: {length}"))),
+        _ => Err(Refusal::invalid(format!(
+            "inference header size should be in range (0, {body}), got: {length}"
+        ))),
     }
 }
 

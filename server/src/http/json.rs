@@ -111,7 +111,9 @@ impl<'a> Reader<'a> {
             Some(b'-' | b'0'..=b'9') => Ok(Kind::Number),
             Some(b't' | b'f') => Ok(Kind::Bool),
             Some(b'n') => Ok(Kind::Null),
-            Some(b'N' | b'I') => Err(self.error("NaN and Infinity are no JSON; send the tensor as binary data")),
+            Some(b'N' | b'I') => {
+                Err(self.error("NaN and Infinity are no JSON; send the tensor as binary data"))
+            }
             _ => Err(self.unexpected("a value")),
         }
     }
@@ -155,7 +157,10 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// When this is no list, or from `item`.
-    pub fn list<E: From<JsonError>>(&mut self, mut item: impl FnMut(&mut Self) -> Result<(), E>) -> Result<(), E> {
+    pub fn list<E: From<JsonError>>(
+        &mut self,
+        mut item: impl FnMut(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
         self.take(b'[', "a list")?;
         self.deeper()?;
         if self.peek() != Some(b']') {
@@ -197,7 +202,8 @@ impl<'a> Reader<'a> {
             }
         }
         self.at += 1;
-        let quoted = self.bytes.get(start..self.at).ok_or_else(|| self.error("the text ends inside a string"))?;
+        let quoted =
+            self.bytes.get(start..self.at).ok_or_else(|| self.error("the text ends inside a string"))?;
         let at_start = |message: String| JsonError { message: message.into(), at: start };
         if escaped {
             let text: String = serde_json::from_slice(quoted).map_err(|error| at_start(error.to_string()))?;
@@ -256,7 +262,8 @@ impl<'a> Reader<'a> {
     pub fn value(&mut self) -> Result<serde_json::Value, JsonError> {
         let start = self.at;
         let bytes = self.skip()?;
-        serde_json::from_slice(bytes).map_err(|error| JsonError { message: error.to_string().into(), at: start })
+        serde_json::from_slice(bytes)
+            .map_err(|error| JsonError { message: error.to_string().into(), at: start })
     }
 
     /// Nothing but space may follow.

@@ -30,7 +30,7 @@ pub async fn answer(
     match route {
         Route::ServerMetadata => ok(&describe::server_metadata()),
         Route::Live => ok(&json!({"live": true})),
-        Route::Ready => Ok(readiness(state.is_ready(), json!({"ready": state.is_ready()}))),
+        Route::Ready => Ok(readiness(state.is_ready(), &json!({"ready": state.is_ready()}))),
         Route::AllStatistics => ok(&describe::statistics(&state.table().snapshot(), None, None)?),
         Route::ModelStatistics { model, version } => {
             ok(&describe::statistics(&state.table().snapshot(), Some(&model), version.as_deref())?)
@@ -71,14 +71,14 @@ fn answer_json(status: StatusCode, value: &impl Serialize) -> Result<Answered, R
     Ok(json_answer(status, body))
 }
 
-fn readiness(ready: bool, body: Value) -> Answered {
+fn readiness(ready: bool, body: &Value) -> Answered {
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     json_answer(status, body.to_string().into_bytes())
 }
 
 fn model_ready(state: &State, model: &str, version: Option<&str>) -> Result<Answered, Refusal> {
     match state.table().resolve(model, version) {
-        Ok(_) => Ok(readiness(true, json!({"name": model, "ready": true}))),
+        Ok(_) => Ok(readiness(true, &json!({"name": model, "ready": true}))),
         Err(error) => {
             let refusal = Refusal::from(error);
             let body = json!({"name": model, "ready": false, "error": refusal.message});

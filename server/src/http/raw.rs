@@ -49,7 +49,9 @@ pub fn decode(servable: &Servable, body: Bytes, arrived: Time) -> Result<Ask, Re
         None => {
             if spec.dtype != DType::Bytes || shape.iter().any(|&axis| axis != 1) {
                 let got = spec.shape_text();
-                return Err(Refusal::invalid(format!("a raw binary BYTES request takes the shape [1], got {got}")));
+                return Err(Refusal::invalid(format!(
+                    "a raw binary BYTES request takes the shape [1], got {got}"
+                )));
             }
             // the whole body is the one element, without a length before it
             let mut data = Vec::with_capacity(body.len() + 4);
@@ -58,7 +60,7 @@ pub fn decode(servable: &Servable, body: Bytes, arrived: Time) -> Result<Ask, Re
         }
         Some(unit) => {
             if let Some(axis) = variable {
-                if unit == 0 || body.len() % unit != 0 {
+                if !body.len().is_multiple_of(unit) {
                     return Err(Refusal::invalid(format!(
                         "input '{name}' takes a multiple of {unit} bytes, got {}",
                         body.len()

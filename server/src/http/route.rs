@@ -56,16 +56,19 @@ fn route(path: &str) -> Result<(Route<'_>, Method), Refusal> {
             get(Route::ModelMetadata { model: decode(model)?, version: Some(decode(version)?) })
         }
         ["models", model, call] => model_call(decode(model)?, None, call),
-        ["models", model, "versions", version, call] => model_call(decode(model)?, Some(decode(version)?), call),
+        ["models", model, "versions", version, call] => {
+            model_call(decode(model)?, Some(decode(version)?), call)
+        }
         ["repository", "index"] => post(Route::RepositoryIndex),
         ["repository", "models", model, "load"] => post(Route::RepositoryLoad { model: decode(model)? }),
         ["repository", "models", model, "unload"] => post(Route::RepositoryUnload { model: decode(model)? }),
         ["repository", _, "index"] | ["repository", _, "models", _, "load" | "unload"] => {
             Err(Refusal::new(Kind::Unsupported, "'repository_name' specification is not supported"))
         }
-        ["systemsharedmemory" | "cudasharedmemory" | "trace" | "logging", ..] => {
-            Err(Refusal::new(Kind::Unsupported, format!("the extension of {path} is not offered by this server")))
-        }
+        ["systemsharedmemory" | "cudasharedmemory" | "trace" | "logging", ..] => Err(Refusal::new(
+            Kind::Unsupported,
+            format!("the extension of {path} is not offered by this server"),
+        )),
         _ => Err(not_found()),
     }
 }
@@ -80,9 +83,10 @@ fn model_call<'a>(
         "ready" => Ok((Route::ModelReady { model, version }, Method::GET)),
         "config" => Ok((Route::ModelConfig { model, version }, Method::GET)),
         "stats" => Ok((Route::ModelStatistics { model, version }, Method::GET)),
-        "generate" | "generate_stream" | "trace" => {
-            Err(Refusal::new(Kind::Unsupported, format!("'{call}' is not offered by this server; use 'infer'")))
-        }
+        "generate" | "generate_stream" | "trace" => Err(Refusal::new(
+            Kind::Unsupported,
+            format!("'{call}' is not offered by this server; use 'infer'"),
+        )),
         _ => Err(Refusal::new(Kind::NotFound, "Not Found")),
     }
 }
@@ -118,7 +122,11 @@ mod tests {
         check("GET", "/v2/models/stats", "AllStatistics");
         check("GET", "/v2/models/iris", "ModelMetadata { model: \"iris\", version: None }");
         check("POST", "/v2/models/iris/infer", "Infer { model: \"iris\", version: None }");
-        check("POST", "/v2/models/a%20b/versions/v10/infer", "Infer { model: \"a b\", version: Some(\"v10\") }");
+        check(
+            "POST",
+            "/v2/models/a%20b/versions/v10/infer",
+            "Infer { model: \"a b\", version: Some(\"v10\") }",
+        );
         check("GET", "/v2/models/iris/versions/stable/ready", "ModelReady");
         check("GET", "/v2/models/iris/config", "ModelConfig");
         check("GET", "/v2/models/iris/stats", "ModelStatistics");
@@ -135,7 +143,9 @@ mod tests {
         check("POST", "/v2/repository/other/models/iris/load", "501: 'repository_name'");
         check("GET", "/v2/systemsharedmemory/status", "501");
         check("POST", "/v2/models/iris/generate", "501");
-        for path in ["/", "/v1", "/v2x", "/v2/models", "/v2/models/a/b/c/d/e/f/g/h/i", "/v2/models/iris/nothing"] {
+        for path in
+            ["/", "/v1", "/v2x", "/v2/models", "/v2/models/a/b/c/d/e/f/g/h/i", "/v2/models/iris/nothing"]
+        {
             check("GET", path, "404: Not Found");
         }
         check("GET", "/v2/models/%ff/config", "400");

@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -23,9 +24,19 @@ use tokio::sync::oneshot;
 use super::{ControlMode, Inventory, KnownModel, LoadOverride, RepositoryOptions, Request, upload};
 use crate::respond::{Kind, Refusal};
 
-/// Looks at the start, at most, and the part of the settling time between two: four times that time in all.
-const FIRST_LOOKS_MAX: u32 = 16;
-const FIRST_LOOK_PART: u32 = 4;
+/// How long a start or a load waits for files that are still being copied.
+const SETTLE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Time between two looks while waiting for that.
+const SETTLE_LOOK: Duration = Duration::from_millis(20);
+
+/// What a look told.
+struct Look {
+    /// There is something to do about it.
+    news: bool,
+    /// Something is still being copied.
+    settling: bool,
+}
 
 /// What the thread is made of.
 pub(super) struct Parts {
@@ -44,8 +55,6 @@ pub(super) struct Sync {
     found: BTreeMap<ModelName, AspiredModel>,
     source_problems: Vec<String>,
     stale: Option<String>,
-    /// Whether the last look saw files that were not at rest.
-    settling: bool,
     /// Models that were asked for, in explicit mode.
     asked: BTreeMap<ModelName, Asked>,
     /// Models that the control plane was told of, with what it was told.
@@ -86,7 +95,6 @@ impl Sync {
             found: BTreeMap::new(),
             source_problems: Vec::new(),
             stale: None,
-            settling: false,
             asked: BTreeMap::new(),
             told: BTreeMap::new(),
             artifacts: HashMap::new(),
@@ -95,10 +103,7 @@ impl Sync {
     }
 
     pub(super) fn run(mut self, requests: &Receiver<Request>) {
-        self.first_look();
-        self.ask_at_start();
-        self.reconcile_all();
-        self.collect();
+        self.start();
         self.parts.looked.store(true, Ordering::Release);
         let watches = self.parts.options.mode == ControlMode::Poll;
         loop {
@@ -125,15 +130,30 @@ impl Sync {
         }
     }
 
-    /// Looks until what is there is at rest: a server that starts right behind the copying of its models must not
-    /// call itself ready without them. Files that never rest hold it up for a bounded time.
-    fn first_look(&mut self) {
-        for _ in 0..FIRST_LOOKS_MAX {
-            self.look();
-            if !self.settling {
-                return;
+    /// The first look: what was copied here just before the start counts once it has settled.
+    fn start(&mut self) {
+        let deadline = clock::now() + SETTLE_WAIT_MAX;
+        loop {
+            let settling = self.look_now().settling;
+            self.ask_at_start();
+            self.reconcile_all();
+            if !settling || clock::now() >= deadline {
+                break;
             }
-            std::thread::park_timeout(self.parts.options.settle / FIRST_LOOK_PART);
+            std::thread::park_timeout(SETTLE_LOOK);
+        }
+        let wanted = self.parts.options.load_models.iter();
+        for name in wanted.filter(|name| *name != "*" && !self.found.contains_key(name.as_str())) {
+            tracing::error!(model = %name, "--load-model names a model that is not in any repository");
+        }
+        self.collect();
+    }
+
+    /// Looks until nothing of what a load asks for is still being copied.
+    fn look_settled(&mut self) {
+        let deadline = clock::now() + SETTLE_WAIT_MAX;
+        while self.look_now().settling && clock::now() < deadline {
+            std::thread::park_timeout(SETTLE_LOOK);
         }
     }
 
@@ -141,33 +161,36 @@ impl Sync {
         if self.parts.options.mode == ControlMode::None {
             return;
         }
-        if self.look() {
+        if self.look_now().news {
             self.reconcile_all();
             self.collect();
         }
     }
 
-    /// Looks at the source; whether there is anything to do about it.
-    fn look(&mut self) -> bool {
-        let Poll { models, health, problems, changed, settling } =
-            self.parts.source.poll(clock::wall_ms(clock::now()));
+    /// Looks at the source once.
+    fn look_now(&mut self) -> Look {
+        let poll = self.parts.source.poll(clock::wall_ms(clock::now()));
+        let Poll { models, health, problems, changed, settling } = poll;
         let stale = match health {
             SourceHealth::Healthy => None,
             SourceHealth::Stale { reason, .. } => Some(reason),
         };
         if stale != self.stale {
             match &stale {
-                Some(reason) => tracing::warn!(%reason, "the repository cannot be read; what is served stays"),
+                Some(reason) => {
+                    tracing::warn!(%reason, "the repository cannot be read; what is served stays")
+                }
                 None => tracing::info!("the repository can be read again"),
             }
         }
         for problem in problems.iter().filter(|problem| !self.source_problems.contains(problem)) {
             tracing::warn!("{problem}");
         }
-        let again = changed || stale != self.stale || problems != self.source_problems || !self.refused.is_empty();
+        let news =
+            changed || stale != self.stale || problems != self.source_problems || !self.refused.is_empty();
         self.found = models.into_iter().map(|model| (model.name.clone(), model)).collect();
-        (self.stale, self.source_problems, self.settling) = (stale, problems, settling);
-        again
+        (self.stale, self.source_problems) = (stale, problems);
+        Look { news, settling }
     }
 
     fn ask_at_start(&mut self) {
@@ -177,10 +200,7 @@ impl Sync {
         let wanted = &self.parts.options.load_models;
         let all = wanted.is_empty() || wanted.iter().any(|name| name == "*");
         for name in self.found.keys().filter(|name| all || wanted.iter().any(|w| w == name.as_str())) {
-            self.asked.insert(name.clone(), Asked::default());
-        }
-        for name in wanted.iter().filter(|name| *name != "*" && !self.found.contains_key(name.as_str())) {
-            tracing::error!(model = %name, "--load-model names a model that is not in any repository");
+            self.asked.entry(name.clone()).or_default();
         }
     }
 
@@ -244,19 +264,43 @@ impl Sync {
             };
             return versions.iter().map(candidate).collect();
         }
-        let found = self.found.get(model).map(|found| &found.versions[..]).unwrap_or_default();
+        let Some(found) = self.found.get(model) else { return Vec::new() };
+        let asked = self.asked.get(model);
+        let wished = asked.is_some_and(|asked| asked.settings.is_some() || asked.only.is_some());
+        let versions = if wished { &found.available } else { &found.versions };
+        let settings = self.settings(model).unwrap_or_else(|| Arc::clone(&found.settings));
+        let names: Vec<Version> = versions.iter().map(|v| v.version.clone()).collect();
+        let chosen = match asked.and_then(|asked| asked.only.as_ref()) {
+            Some(_) => names,
+            None => settings.version_policy.choose(&names),
+        };
         let candidate = |v: &gannet_registry::AspiredVersion| Candidate {
             version: v.version.clone(),
             location: v.location.clone(),
             fingerprint: v.fingerprint,
         };
-        found.iter().map(candidate).collect()
+        versions.iter().filter(|v| chosen.contains(&v.version)).map(candidate).collect()
     }
 
     /// The version as it is to be loaded, copied into the store; the copy before it when this one cannot be had.
-    fn spec(&mut self, model: &ModelName, from: &Candidate, settings: &Arc<ModelSettings>) -> Option<LoadSpec> {
+    fn spec(
+        &mut self,
+        model: &ModelName,
+        from: &Candidate,
+        settings: &Arc<ModelSettings>,
+    ) -> Option<LoadSpec> {
         let artifact = self.artifact(model, from)?;
-        let backend = self.backend_for(&artifact, settings)?;
+        let Some(backend) = self.backend_for(&artifact, settings) else {
+            let known: Vec<&str> = self.parts.backends.iter().map(|backend| backend.name()).collect();
+            let wanted = settings.backend.as_deref().unwrap_or("any");
+            let known = known.join(", ");
+            self.refuse(
+                model,
+                from,
+                format!("no engine for it: the settings ask for '{wanted}', there is: {known}"),
+            );
+            return None;
+        };
         let class_labels = match gannet_models::read_version_labels(artifact.dir()) {
             Ok(labels) => labels,
             Err(error) => {
@@ -306,8 +350,13 @@ impl Sync {
         self.parts.backends.iter().find(fits).cloned()
     }
 
-    fn load(&mut self, model: &ModelName, change: &LoadOverride, reply: oneshot::Sender<Result<(), Refusal>>) {
-        self.look();
+    fn load(
+        &mut self,
+        model: &ModelName,
+        change: &LoadOverride,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    ) {
+        self.look_settled();
         let result = self.ask_for(model, change);
         if result.is_ok() {
             self.parts.control.retry(model.clone());
@@ -351,7 +400,9 @@ impl Sync {
         if let (Some(versions), Some(settings)) = (&versions, &settings) {
             let found: Vec<Version> = versions.iter().map(|(version, _)| version.clone()).collect();
             if settings.version_policy.choose(&found).is_empty() {
-                return Err(Refusal::invalid(format!("model '{model}': the version policy chooses none of the files")));
+                return Err(Refusal::invalid(format!(
+                    "model '{model}': the version policy chooses none of the files"
+                )));
             }
         }
         self.asked.insert(model.clone(), Asked { settings, versions, only: None, generation });
@@ -369,16 +420,20 @@ impl Sync {
 
     /// Adds one version to those that are wanted, or takes it out; without any left the model is not wanted.
     fn select(&mut self, model: &ModelName, version: &Version, wanted: bool) -> Result<(), Refusal> {
-        self.look();
-        let available: Vec<Version> = self.available(model).into_iter().map(|candidate| candidate.version).collect();
+        self.look_settled();
+        let uploaded = self.asked.get(model).and_then(|asked| asked.versions.as_ref());
+        let available: Vec<Version> = match (uploaded, self.found.get(model)) {
+            (Some(versions), _) => versions.iter().map(|(version, _)| version.clone()).collect(),
+            (None, Some(found)) => found.available.iter().map(|v| v.version.clone()).collect(),
+            (None, None) => Vec::new(),
+        };
         if !available.contains(version) {
             let names: Vec<&str> = available.iter().map(Version::as_str).collect();
             let names = if names.is_empty() { "none".into() } else { names.join(", ") };
             return Err(Refusal::new(
                 Kind::NotFound,
                 format!(
-                    "version '{version}' of '{model}' is not among those that the repository and the model's version \
-                     policy offer: {names}; put it there, or widen the policy"
+                    "version '{version}' of '{model}' is not in the repository, which holds: {names}; put it there"
                 ),
             ));
         }
@@ -427,10 +482,14 @@ impl Sync {
                 let versions = versions.iter().map(|(version, _)| version.clone()).collect();
                 let settings = Arc::clone(settings);
                 let (problems, artifacts) = (problems(name, &[]), artifacts(name));
-                models.insert(name.clone(), KnownModel { settings, versions, artifacts, problems, wanted: true });
+                models.insert(
+                    name.clone(),
+                    KnownModel { settings, versions, artifacts, problems, wanted: true },
+                );
             }
         }
-        let inventory = Inventory { models, problems: self.source_problems.clone(), stale: self.stale.clone() };
+        let inventory =
+            Inventory { models, problems: self.source_problems.clone(), stale: self.stale.clone() };
         self.parts.inventory.store(Arc::new(inventory));
     }
 

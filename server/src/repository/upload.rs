@@ -62,7 +62,9 @@ mod tests {
         for good in ["1/model.onnx", "v2/weights/a.bin"] {
             assert!(split(good).is_some(), "{good}");
         }
-        for bad in ["model.onnx", "1/", "/model.onnx", "1/../x", "../1/x", "1//etc/passwd", ".1/x", "1/a/../../b"] {
+        for bad in
+            ["model.onnx", "1/", "/model.onnx", "1/../x", "../1/x", "1//etc/passwd", ".1/x", "1/a/../../b"]
+        {
             assert!(split(bad).is_none(), "{bad}");
         }
     }

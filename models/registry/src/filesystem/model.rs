@@ -90,10 +90,10 @@ impl ModelFolder {
         self.last.as_ref()
     }
 
-    /// Whether settings or a version have not been at rest for long enough to count.
+    /// Whether something in it has not been at rest for long enough to count.
     pub(super) fn is_settling(&self) -> bool {
-        self.settings.seen.as_ref().is_some_and(|seen| seen.settled().is_none())
-            || self.versions.values().any(|version| version.seen.settled().is_none())
+        let versions = self.versions.values().any(|version| version.seen.settled().is_none());
+        versions || self.settings.seen.as_ref().is_some_and(|seen| seen.settled().is_none())
     }
 
     /// Looks at the folder. `None`: it is no model (yet).
@@ -112,7 +112,11 @@ impl ModelFolder {
         }
         problems.extend(version_problems);
         let settings = self.settings.good.clone()?;
-        let versions = self.chosen(&settings, look);
+        let available = self.available(look);
+        let good: Vec<Version> = available.iter().map(|aspired| aspired.version.clone()).collect();
+        let chosen = settings.version_policy.choose(&good);
+        let versions: Vec<AspiredVersion> =
+            available.iter().filter(|aspired| chosen.contains(&aspired.version)).cloned().collect();
         let nothing_settling = self.versions.values().all(|version| version.seen.settled().is_some());
         if versions.is_empty() && problems.is_empty() && nothing_settling {
             let model_file = listing.files.iter().any(|file| look.options.known_files.contains(&file.name));
@@ -122,7 +126,13 @@ impl ModelFolder {
             }
         }
         let silent = versions.is_empty() && problems.is_empty();
-        self.last = (!silent).then(|| AspiredModel { name: self.name.clone(), settings, versions, problems });
+        self.last = (!silent).then(|| AspiredModel {
+            name: self.name.clone(),
+            settings,
+            versions,
+            available,
+            problems,
+        });
         self.last.as_ref()
     }
 
@@ -132,6 +142,7 @@ impl ModelFolder {
             name: self.name.clone(),
             settings: Arc::default(),
             versions: Vec::new(),
+            available: Vec::new(),
             problems: Vec::new(),
         });
         last.problems = problems;
@@ -172,24 +183,17 @@ impl ModelFolder {
         problems
     }
 
-    fn chosen(&self, settings: &ModelSettings, look: &Look<'_>) -> Vec<AspiredVersion> {
-        let good: Vec<Version> = self
-            .versions
-            .iter()
-            .filter(|(_, state)| state.good.is_some())
-            .map(|(version, _)| version.clone())
-            .collect();
-        let chosen = settings.version_policy.choose(&good).into_iter();
-        let aspired = |version: Version| {
+    /// Every version whose content is good, ascending.
+    fn available(&self, look: &Look<'_>) -> Vec<AspiredVersion> {
+        let aspired = |(version, state): (&Version, &VersionState)| {
             let location = VersionLocation {
                 path: self.path.join(version.as_str()),
                 root: look.root.to_owned(),
                 stored_as: None,
             };
-            let fingerprint = self.versions.get(&version)?.good?;
-            Some(AspiredVersion { version, location, fingerprint })
+            Some(AspiredVersion { version: version.clone(), location, fingerprint: state.good? })
         };
-        chosen.filter_map(aspired).collect()
+        self.versions.iter().filter_map(aspired).collect()
     }
 
     fn nothing_to_serve(&self, options: &FilesystemOptions) -> String {

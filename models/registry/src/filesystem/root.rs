@@ -68,8 +68,8 @@ impl Root {
 
     /// Whether something in it has not been at rest for long enough to count.
     pub(super) fn is_settling(&self) -> bool {
-        self.models.values().any(|known| known.folder.is_settling())
-            || self.file.as_ref().is_some_and(|file| file.settled().is_none())
+        let model = |known: &Known| known.present.settled().is_none() || known.folder.is_settling();
+        self.models.values().any(model) || self.file.as_ref().is_some_and(|file| file.settled().is_none())
     }
 
     /// Looks at the root.
@@ -164,10 +164,12 @@ impl Root {
         settle.observe(seen, now_ms, options.settle_ms);
         if let Some(&fingerprint) = settle.settled() {
             let version = Version::new("1").map_err(|error| error.to_string())?;
+            let versions = vec![AspiredVersion { version, location, fingerprint }];
             self.file_aspired = Some(AspiredModel {
                 name: name.clone(),
                 settings: Arc::new(ModelSettings::default()),
-                versions: vec![AspiredVersion { version, location, fingerprint }],
+                available: versions.clone(),
+                versions,
                 problems: Vec::new(),
             });
         }

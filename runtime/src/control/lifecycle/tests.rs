@@ -41,7 +41,7 @@ impl Story {
     }
 
     fn actions(&mut self) -> Vec<String> {
-        let text = |action| match action {
+        let text = |action: Action<Spec>| match action {
             Action::Load { model, incarnation, wanted } => {
                 format!("load {model} {} as {incarnation}", wanted.0)
             }

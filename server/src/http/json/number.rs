@@ -5,8 +5,8 @@ use super::{JsonError, Kind, Reader};
 
 /// Powers of ten that a double holds exactly.
 const EXACT_POWERS: [f64; 23] = [
-    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
-    1e21, 1e22,
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18,
+    1e19, 1e20, 1e21, 1e22,
 ];
 
 /// Whole numbers up to here are exact in a double.
@@ -63,7 +63,11 @@ fn literal<'a>(reader: &mut Reader<'a>) -> Result<Literal<'a>, JsonError> {
     let leading_zero = bytes.get(whole_start) == Some(&b'0');
     if at == whole_start || (leading_zero && at > whole_start + 1) {
         reader.at = at;
-        return Err(reader.error(if at == whole_start { "expected a digit" } else { "a number begins with 0" }));
+        return Err(reader.error(if at == whole_start {
+            "expected a digit"
+        } else {
+            "a number begins with 0"
+        }));
     }
     let mut digits_read = at - whole_start - usize::from(leading_zero);
     let mut exponent = 0i32;
@@ -134,7 +138,9 @@ impl Literal<'_> {
         const DROPPED: u64 = (1 << 29) - 1;
         const HALF: u64 = 1 << 28;
         match self.exact() {
-            Some(value) if value.to_bits() & DROPPED != HALF && value.abs() >= f64::from(f32::MIN_POSITIVE) => {
+            Some(value)
+                if value.to_bits() & DROPPED != HALF && value.abs() >= f64::from(f32::MIN_POSITIVE) =>
+            {
                 value as f32
             }
             Some(0.0) if self.negative => -0.0,
@@ -225,7 +231,11 @@ integers!(i8, i16, i32, i64, u8, u16, u32, u64);
 ///
 /// # Errors
 /// When something in it is no such number, or there are more than `limit`.
-pub fn numbers<T: Element>(reader: &mut Reader<'_>, out: &mut Vec<u8>, limit: usize) -> Result<usize, JsonError> {
+pub fn numbers<T: Element>(
+    reader: &mut Reader<'_>,
+    out: &mut Vec<u8>,
+    limit: usize,
+) -> Result<usize, JsonError> {
     let mut count = 0;
     nested(reader, out, limit, &mut count, 0, &mut |reader, out| {
         T::read(reader)?.push(out);
@@ -333,9 +343,29 @@ mod tests {
             seed >> 11
         };
         let mut texts: Vec<String> = [
-            "0", "-0", "0.0", "-0.0", "1", "16777217", "16777219.000000001", "0.1", "1e-45", "7e-46", "1e-50",
-            "3.4028235e38", "123456789012345678901234567890", "9007199254740993", "1.17549435e-38", "0.3", "1e22",
-            "1e23", "5e-324", "8388608.5", "8388609.5", "33554433", "1.00000005960464477539062500000001",
+            "0",
+            "-0",
+            "0.0",
+            "-0.0",
+            "1",
+            "16777217",
+            "16777219.000000001",
+            "0.1",
+            "1e-45",
+            "7e-46",
+            "1e-50",
+            "3.4028235e38",
+            "123456789012345678901234567890",
+            "9007199254740993",
+            "1.17549435e-38",
+            "0.3",
+            "1e22",
+            "1e23",
+            "5e-324",
+            "8388608.5",
+            "8388609.5",
+            "33554433",
+            "1.00000005960464477539062500000001",
         ]
         .map(String::from)
         .to_vec();

@@ -138,7 +138,11 @@ mod tests {
         check(DType::Uint64, &u64::MAX.to_le_bytes(), "[18446744073709551615]");
         check(DType::Bool, &[0, 1], "[false,true]");
         check(DType::Bytes, b"\x02\0\0\0a\"\0\0\0\0", r#"["a\"",""]"#);
-        check(DType::Bytes, b"\x01\0\0\0\xff", "it holds bytes that are no UTF-8 text; ask for it as binary data");
+        check(
+            DType::Bytes,
+            b"\x01\0\0\0\xff",
+            "it holds bytes that are no UTF-8 text; ask for it as binary data",
+        );
         check(DType::Fp16, &[0, 0], "FP16 has no JSON form; ask for it as binary data");
         check(DType::Fp32, &[], "[]");
     }
