@@ -5,12 +5,11 @@
 mod support;
 
 mod admin_api;
+mod batching;
 mod clients;
 mod command_line;
 mod control_modes;
 mod metrics_page;
-mod batching;
-mod clients;
 mod overload;
 mod ready;
 mod shutdown;
