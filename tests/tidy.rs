@@ -15,7 +15,6 @@ const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// Files over the limit, with their lines.
-const LONG_FILES: [(&str, usize); 1] = [("runtime/src/metrics.rs", 541)];
 
 /// Functions over the limit (`file function`), with their lines.
 const LONG_FUNCTIONS: [(&str, usize); 0] = [];

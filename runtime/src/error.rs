@@ -69,10 +69,8 @@ pub enum InferError {
         /// When it is likely to fit, in milliseconds.
         retry_after_ms: u64,
     },
-    /// The deadline passed before the model ran.
-    #[error(
-        "Request timeout expired: it waited {waited_us} us of the {budget_us} us allowed; the model was not run"
-    )]
+    /// The deadline passed before there was an answer.
+    #[error("Request timeout expired: it waited {waited_us} us of the {budget_us} us allowed")]
     Expired {
         /// Time waited, in microseconds.
         waited_us: u64,

@@ -4,12 +4,16 @@
 use std::{
     cell::Cell,
     collections::BTreeMap,
-    fmt::Write as _,
     sync::{
         Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
+
+pub mod process;
+mod render;
+
+pub use self::render::{render, render_loads};
 
 /// Threads that count on their own; more share.
 const SHARDS: usize = 16;
@@ -355,190 +359,6 @@ pub struct LoadCounts {
 
 /// Label values of versions that one model may have in [`LoadCounts`]; further ones are counted as `other`.
 pub const LOAD_VERSIONS_MAX: usize = 64;
-
-/// The loads' series in the text exposition format: (model, version, counts).
-#[must_use]
-pub fn render_loads(loads: &[(&str, &str, &LoadCounts)]) -> String {
-    let mut page = String::new();
-    family(&mut page, "gannet_loads_total", "counter", "Loads by how they ended");
-    for (model, version, counts) in loads {
-        for (outcome, count) in [("ok", counts.ok), ("failed", counts.failed)] {
-            let labels = format!("{},outcome=\"{outcome}\"", version_labels(model, version));
-            let _ = writeln!(page, "gannet_loads_total{{{labels}}} {count}");
-        }
-    }
-    family(
-        &mut page,
-        "gannet_swaps_total",
-        "counter",
-        "Times a version took over from another copy or version",
-    );
-    for (model, version, counts) in loads {
-        let _ = writeln!(page, "gannet_swaps_total{{{}}} {}", version_labels(model, version), counts.swaps);
-    }
-    page
-}
-
-fn version_labels(model: &str, version: &str) -> String {
-    format!("model=\"{}\",version=\"{}\"", escape(model), escape(version))
-}
-
-/// The versions' series in the text exposition format. `native` leaves Triton's names out.
-#[must_use]
-pub fn render(samples: &[VersionSample], native: bool) -> String {
-    let mut page = String::new();
-    let labels: Vec<String> = samples.iter().map(|s| version_labels(&s.model, &s.version)).collect();
-    family(&mut page, "gannet_requests_total", "counter", "Requests by how they ended");
-    for (sample, labels) in samples.iter().zip(&labels) {
-        for outcome in Outcome::ALL {
-            let count = sample.stats.outcome(outcome);
-            let _ =
-                writeln!(page, "gannet_requests_total{{{labels},outcome=\"{}\"}} {count}", outcome.label());
-        }
-    }
-    for (index, (name, help)) in PHASE_NAMES.iter().enumerate() {
-        let name = format!("gannet_{name}_seconds");
-        family(&mut page, &name, "histogram", help);
-        for (sample, labels) in samples.iter().zip(&labels) {
-            histogram(&mut page, &name, labels, &sample.stats.phases[index], &LATENCY_BOUNDS_NS, 1e9);
-        }
-    }
-    family(&mut page, "gannet_batch_rows", "histogram", "Rows that ran together");
-    for (sample, labels) in samples.iter().zip(&labels) {
-        histogram(&mut page, "gannet_batch_rows", labels, &sample.stats.batch_rows, &ROWS_BOUNDS, 1.0);
-    }
-    gauge(&mut page, "gannet_queue_depth", "Requests that wait", samples, &labels, |s| s.queue_depth);
-    gauge(&mut page, "gannet_inflight", "Requests taken in and not answered", samples, &labels, |s| {
-        s.inflight
-    });
-    if !native {
-        render_triton(&mut page, samples, &labels);
-    }
-    page
-}
-
-fn gauge(
-    page: &mut String,
-    name: &str,
-    help: &str,
-    samples: &[VersionSample],
-    labels: &[String],
-    read: fn(&VersionSample) -> usize,
-) {
-    family(page, name, "gauge", help);
-    for (sample, labels) in samples.iter().zip(labels) {
-        let _ = writeln!(page, "{name}{{{labels}}} {}", read(sample));
-    }
-}
-
-/// Triton's names, with Triton's definitions.
-fn render_triton(page: &mut String, samples: &[VersionSample], labels: &[String]) {
-    type Read = fn(&StatsSnapshot) -> u64;
-    let counters: [(&str, &str, Read); 8] = [
-        ("nv_inference_request_success", "Number of successful inference requests", |s| {
-            s.outcome(Outcome::Ok)
-        }),
-        ("nv_inference_count", "Number of inferences performed (a batch of n is n)", |s| s.batch_rows.sum),
-        ("nv_inference_exec_count", "Number of model executions", |s| s.batch_rows.count()),
-        ("nv_inference_request_duration_us", "Cumulative request duration in microseconds", |s| {
-            s.request_ns(Phase::Request) / 1000
-        }),
-        ("nv_inference_queue_duration_us", "Cumulative queuing duration in microseconds", |s| {
-            s.request_ns(Phase::Queue) / 1000
-        }),
-        ("nv_inference_compute_input_duration_us", "Cumulative input duration in microseconds", |s| {
-            s.request_ns(Phase::Assemble) / 1000
-        }),
-        ("nv_inference_compute_infer_duration_us", "Cumulative compute duration in microseconds", |s| {
-            s.request_ns(Phase::Compute) / 1000
-        }),
-        ("nv_inference_compute_output_duration_us", "Cumulative output duration in microseconds", |s| {
-            s.request_ns(Phase::Scatter) / 1000
-        }),
-    ];
-    for (name, help, read) in counters {
-        family(page, name, "counter", help);
-        for (sample, labels) in samples.iter().zip(labels) {
-            let _ = writeln!(page, "{name}{{{labels}}} {}", read(&sample.stats));
-        }
-    }
-    let failure = "nv_inference_request_failure";
-    family(page, failure, "counter", "Number of failed inference requests");
-    for (sample, labels) in samples.iter().zip(labels) {
-        let count = |outcome| sample.stats.outcome(outcome);
-        let reasons = [
-            ("REJECTED", count(Outcome::Rejected) + count(Outcome::Expired)),
-            ("CANCELED", count(Outcome::Cancelled)),
-            ("BACKEND", count(Outcome::Failed)),
-            ("OTHER", count(Outcome::Invalid)),
-        ];
-        for (reason, count) in reasons {
-            let _ = writeln!(page, "{failure}{{{labels},reason=\"{reason}\"}} {count}");
-        }
-    }
-    let pending = "nv_inference_pending_request_count";
-    gauge(page, pending, "Requests awaiting execution", samples, labels, |s| s.queue_depth);
-}
-
-fn family(page: &mut String, name: &str, kind: &str, help: &str) {
-    let _ = writeln!(page, "# HELP {name} {help}.\n# TYPE {name} {kind}");
-}
-
-#[expect(clippy::cast_precision_loss, reason = "sums of nanoseconds, shown as seconds")]
-fn histogram(
-    page: &mut String,
-    name: &str,
-    labels: &str,
-    values: &HistogramSnapshot,
-    bounds: &[u64; BUCKETS - 1],
-    unit: f64,
-) {
-    let mut total = 0;
-    for (bound, count) in bounds.iter().zip(&values.buckets) {
-        total += count;
-        let _ = writeln!(page, "{name}_bucket{{{labels},le=\"{}\"}} {total}", *bound as f64 / unit);
-    }
-    let count = values.count();
-    let _ = writeln!(page, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
-    let _ = writeln!(page, "{name}_sum{{{labels}}} {}", values.sum as f64 / unit);
-    let _ = writeln!(page, "{name}_count{{{labels}}} {count}");
-}
-
-/// A label's value in the text exposition format.
-fn escape(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
-/// Process-wide counters, kept by the metrics crate's recorder. Their series never vanish.
-#[expect(clippy::disallowed_macros, reason = "this is the metrics module")]
-pub mod process {
-    /// One servable destroyed.
-    pub fn unload() {
-        metrics::counter!("gannet_unloads_total").increment(1);
-    }
-
-    /// Requests refused before a model was known, by reason.
-    pub fn refused(reason: &'static str) {
-        metrics::counter!("gannet_refused_total", "reason" => reason).increment(1);
-    }
-
-    /// Open connections of one listener.
-    pub fn connections(listener: &'static str, open: usize) {
-        #[expect(clippy::cast_precision_loss, reason = "a count of connections")]
-        metrics::gauge!("gannet_connections", "listener" => listener).set(open as f64);
-    }
-
-    /// Describes the families above and sets the ones that are always shown. Call once, after the recorder is set.
-    pub fn describe(version: &'static str, runtime: &str) {
-        metrics::describe_counter!("gannet_unloads_total", "Versions destroyed after their last request.");
-        metrics::describe_counter!("gannet_refused_total", "Requests refused before a model was known.");
-        metrics::describe_gauge!("gannet_connections", "Open connections.");
-        metrics::describe_gauge!("gannet_build_info", "Always 1; the labels say what runs.");
-        metrics::gauge!("gannet_build_info", "version" => version, "onnxruntime" => runtime.to_owned())
-            .set(1.0);
-        metrics::counter!("gannet_unloads_total").absolute(0);
-    }
-}
 
 #[cfg(test)]
 mod tests {

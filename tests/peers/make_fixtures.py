@@ -90,6 +90,13 @@ def seq_len():
     return model(nodes, inputs, [("y", FP32, ["batch", 1])], {"axis": np.array([1])})
 
 
+def gather():
+    """y = a table's element at x: 0, 10, ... 70. An index that is not from -8 to 7 fails the whole run."""
+    nodes = [helper.make_node("Gather", ["table", "x"], ["y"])]
+    shape = ["batch", 1]
+    return model(nodes, [("x", INT64, shape)], [("y", FP32, shape)], {"table": np.arange(0, 80, 10, np.float32)})
+
+
 def two_outputs_dynamic():
     """y = x, and indices = where x is not zero, as [2, count]: the first dimension of that output is no batch."""
     nodes = [helper.make_node("Identity", ["x"], ["y"]), helper.make_node("NonZero", ["x"], ["indices"])]
@@ -170,6 +177,7 @@ def fixtures():
         "unbatched": add_constant(1, [3]),
         "fixed_batch": add_constant(1, [2, 3]),
         "seq_len": seq_len(),
+        "gather": gather(),
         "two_outputs_dynamic": two_outputs_dynamic(),
         "slow": slow(),
         "zipmap": zipmap(names=False),

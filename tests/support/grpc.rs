@@ -196,19 +196,27 @@ impl Client {
         self.runtime.block_on(ended(self.sender.clone(), request))
     }
 
-    /// Sends a call and gives it up once `when` holds: the stream is reset, the connection stays.
-    pub(crate) fn abandon(&self, request: &ModelInferRequest, when: impl Fn() -> bool) {
+    /// Sends a call, gives it up once `sent` holds, and waits until `missed` does: the stream is reset, the
+    /// connection stays.
+    pub(crate) fn abandon(
+        &self,
+        request: &ModelInferRequest,
+        sent: impl Fn() -> bool,
+        missed: impl Fn() -> bool,
+    ) {
         let request = call_request(MODEL_INFER, &[], Body::whole(frame(request)));
-        self.runtime.block_on(async {
+        let steps = async {
             let call = tokio::spawn(ended(self.sender.clone(), request));
-            while !when() {
+            while !sent() {
                 tokio::task::yield_now().await;
             }
             call.abort();
-            let _ = call.await;
-            // lets the connection write the reset
-            tokio::task::yield_now().await;
-        });
+            while !missed() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let steps = async { tokio::time::timeout(BOUND, steps).await };
+        self.runtime.block_on(steps).expect("the call is missed within the bound");
     }
 }
 
@@ -240,9 +248,9 @@ fn unescaped(text: &str) -> String {
     let mut out = Vec::new();
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
-        let digits = || [bytes.clone().next()?, bytes.clone().nth(1)?].try_into().ok();
-        let hex = (byte == b'%').then(digits).flatten();
-        let value = hex.and_then(|hex: [u8; 2]| u8::from_str_radix(std::str::from_utf8(&hex).ok()?, 16).ok());
+        let digits: Vec<u8> = bytes.clone().take(2).collect();
+        let hex = std::str::from_utf8(&digits).ok().filter(|_| byte == b'%');
+        let value = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
         out.push(value.unwrap_or(byte));
         if value.is_some() {
             bytes.nth(1);

@@ -1,3 +1,5 @@
+//! Cases of how flags, file and environment compose.
+
 use std::{path::Path, time::Duration};
 
 use super::*;
