@@ -131,7 +131,9 @@ fn a_load_may_bring_its_own_configuration() {
     );
     load(&server, "a", &json!({})).ok();
     assert_eq!(add(server.http(), "a"), Ok(3.0), "a load without a configuration takes the folder's");
-    assert!(load(&server, "a", &specific("9")).refused(400).contains("1, 2"));
+    let why = load(&server, "a", &specific("9")).refused(400);
+    assert!(why.contains("version policy") && why.contains("1, 2"), "{why}");
+    assert_eq!(add(server.http(), "a"), Ok(3.0), "what served still serves");
     let why = load(&server, "a", &json!({ "config": "{\"max_batch_size\": \"many\"}" })).refused(400);
     assert!(why.contains("'config' parameter") && why.contains("column"), "{why}");
     assert_eq!(add(server.http(), "a"), Ok(3.0));

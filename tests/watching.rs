@@ -305,7 +305,10 @@ fn a_backend_that_this_build_lacks_is_told() {
     folder.put("n/1", "add_one");
     folder.write("n/config.pbtxt", "name: \"n\"\nbackend: \"tensorrt\"\nmax_batch_size: 16\n");
     let server = serve(&folder);
-    let reason = refusal(&server, "n", "1");
+    let lines = index(server.http(), "n");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let (_, state, reason) = &lines[0];
+    assert_eq!(state, "UNAVAILABLE");
     assert!(reason.contains("tensorrt") && reason.contains("onnxruntime"), "{reason}");
     assert_eq!(add(server.http(), "m"), Ok(2.0));
 }

@@ -270,7 +270,10 @@ impl Sync {
                 location: location.clone(),
                 fingerprint,
             };
-            return versions.iter().map(candidate).collect();
+            let names: Vec<Version> = versions.iter().map(|(version, _)| version.clone()).collect();
+            let chosen =
+                asked.settings.as_ref().map_or(names.clone(), |own| own.version_policy.choose(&names));
+            return versions.iter().filter(|(version, _)| chosen.contains(version)).map(candidate).collect();
         }
         let Some(found) = self.found.get(model) else { return Vec::new() };
         let asked = self.asked.get(model);
@@ -405,11 +408,16 @@ impl Sync {
             true => None,
             false => Some(upload::write(&dir, model, &change.files)?),
         };
-        if let (Some(versions), Some(settings)) = (&versions, &settings) {
-            let found: Vec<Version> = versions.iter().map(|(version, _)| version.clone()).collect();
-            if settings.version_policy.choose(&found).is_empty() {
+        if let Some(settings) = &settings {
+            let there: Vec<Version> = match (&versions, self.found.get(model)) {
+                (Some(versions), _) => versions.iter().map(|(version, _)| version.clone()).collect(),
+                (None, found) => found.iter().flat_map(|m| &m.available).map(|v| v.version.clone()).collect(),
+            };
+            if settings.version_policy.choose(&there).is_empty() {
+                let there: Vec<&str> = there.iter().map(Version::as_str).collect();
                 return Err(Refusal::invalid(format!(
-                    "model '{model}': the version policy chooses none of the files"
+                    "model '{model}': the version policy of the 'config' parameter chooses none of {}",
+                    there.join(", ")
                 )));
             }
         }
