@@ -112,7 +112,7 @@ fn bytes_over_the_budget_are_refused() {
     let server = Server::start(repository.path(), |config| config.inflight_bytes_max = 100_000);
     let path = "/v2/models/identity_fp32/infer";
     let mut first = Connection::open(server.http());
-    let head = format!("POST {path} HTTP/1.1\r\nhost: gannet\r\ncontent-length: 80001\r\n\r\n");
+    let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 80001\r\n\r\n");
     first.send(&[head.as_bytes(), &[b' '; 80_000]].concat());
     wait::until("the first bytes are counted", || server.app().state().admission.bytes() == 80_000);
     let reply = exchange(server.http(), &request("POST", path, "", &[b' '; 40_000]));

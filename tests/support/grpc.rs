@@ -221,7 +221,7 @@ impl Client {
 }
 
 fn call_request(path: &str, headers: &[(&str, &str)], body: Body) -> Request<Body> {
-    let mut request = Request::post(format!("http://gannet{path}")).header("te", "trailers");
+    let mut request = Request::post(format!("http://localhost{path}")).header("te", "trailers");
     if !headers.iter().any(|(name, _)| *name == "content-type") {
         request = request.header("content-type", "application/grpc");
     }

@@ -101,8 +101,10 @@ impl Reply {
 
 /// A request's bytes. `headers` are whole lines.
 pub(crate) fn request(verb: &str, path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
-    let head =
-        format!("{verb} {path} HTTP/1.1\r\nhost: gannet\r\ncontent-length: {}\r\n{headers}\r\n", body.len());
+    let head = format!(
+        "{verb} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n{headers}\r\n",
+        body.len()
+    );
     [head.as_bytes(), body].concat()
 }
 

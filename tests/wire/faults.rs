@@ -355,11 +355,11 @@ fn parameters_and_codings_that_are_not_offered() {
 fn bytes_that_are_no_http() {
     let repository = repository();
     let server = Server::start(repository.path(), |_| {});
-    let long = format!("GET /v2 HTTP/1.1\r\nhost: gannet\r\nlong: {}\r\n\r\n", "x".repeat(1 << 20));
+    let long = format!("GET /v2 HTTP/1.1\r\nhost: localhost\r\nlong: {}\r\n\r\n", "x".repeat(1 << 20));
     for (bytes, status) in [
         (&b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03 a handshake of TLS"[..], Some(400)),
         (b"GET\r\n\r\n", Some(400)),
-        (b"GET /v2 HTTP/1.1\r\nhost gannet\r\n\r\n", Some(400)),
+        (b"GET /v2 HTTP/1.1\r\nhost localhost\r\n\r\n", Some(400)),
         (b"POST /v2/models/iris/infer HTTP/1.1\r\ncontent-length: -5\r\n\r\n", Some(400)),
         (b"POST /v2/models/iris/infer HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", Some(400)),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nnonsense that is no frame at all", None),

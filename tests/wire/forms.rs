@@ -130,7 +130,7 @@ fn bodies_in_chunks_and_after_a_question() {
     let server = Server::start(repository.path(), |_| {});
     let body = r#"{"inputs":[{"name":"x","shape":[1,1],"datatype":"INT64","data":[7]}]}"#;
     let mut connection = Connection::open(server.http());
-    let head = "POST /v2/models/identity_int64/infer HTTP/1.1\r\nhost: gannet\r\n";
+    let head = "POST /v2/models/identity_int64/infer HTTP/1.1\r\nhost: localhost\r\n";
     connection.send(format!("{head}transfer-encoding: chunked\r\n\r\n").as_bytes());
     for byte in body.chars() {
         connection.send(format!("1\r\n{byte}\r\n").as_bytes());
@@ -153,7 +153,7 @@ fn the_http_port_speaks_http_2_with_prior_knowledge() {
     let body =
         Bytes::from_static(br#"{"inputs":[{"name":"x","shape":[1,1],"datatype":"INT64","data":[7]}]}"#);
     let ask = |verb: &str, path: &str, body: &Bytes| {
-        let request = Request::builder().method(verb).uri(format!("http://gannet{path}"));
+        let request = Request::builder().method(verb).uri(format!("http://localhost{path}"));
         client.http(request.body(Body::whole(body.clone())).unwrap())
     };
     let answer = ask("POST", "/v2/models/identity_int64/infer", &body);

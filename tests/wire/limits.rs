@@ -30,7 +30,7 @@ fn bodies_over_the_limit_of_bytes() {
     // stated to be too long: refused before any of it is there
     let mut connection = Connection::open(server.http());
     let head =
-        format!("POST {PATH} HTTP/1.1\r\nhost: gannet\r\ncontent-length: {}\r\n\r\n", BODY_BYTES_MAX + 1);
+        format!("POST {PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", BODY_BYTES_MAX + 1);
     connection.send(head.as_bytes());
     let reply = connection.read().expect("an answer");
     refused(&reply, 413, &["has 65537 bytes", "at most 65536", "limits.body_bytes_max"], "a stated length");
@@ -38,7 +38,7 @@ fn bodies_over_the_limit_of_bytes() {
     // not stated
     let mut connection = Connection::open(server.http());
     connection.send(
-        format!("POST {PATH} HTTP/1.1\r\nhost: gannet\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes(),
+        format!("POST {PATH} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes(),
     );
     let chunk = [b"1000\r\n".to_vec(), vec![b' '; 0x1000], b"\r\n".to_vec()].concat();
     for _ in 0..=BODY_BYTES_MAX / 0x1000 {
@@ -110,13 +110,13 @@ fn senders_that_are_too_slow() {
     });
     let mut connection = Connection::open(server.http());
     connection
-        .send(format!("POST {PATH} HTTP/1.1\r\nhost: gannet\r\ncontent-length: 100\r\n\r\n{{").as_bytes());
+        .send(format!("POST {PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{{").as_bytes());
     let reply = connection.read().expect("an answer");
     refused(&reply, 408, &["did not arrive within 150 ms"], "a slow body");
     assert!(connection.is_closed(), "the connection is freed");
     is_unharmed(&server, "a slow body");
     let mut connection = Connection::open(server.http());
-    connection.send(b"GET /v2 HTTP/1.1\r\nhost: gan");
+    connection.send(b"GET /v2 HTTP/1.1\r\nhost: loc");
     assert!(connection.read().is_none_or(|reply| reply.status == 408), "a slow head");
     assert!(connection.is_closed(), "the connection is freed");
     is_unharmed(&server, "a slow head");
@@ -138,7 +138,7 @@ fn senders_that_leave_in_the_middle() {
     let state = server.app().state();
     for politely in [true, false] {
         let mut connection = Connection::open(server.http());
-        let head = format!("POST {PATH} HTTP/1.1\r\nhost: gannet\r\ncontent-length: 100000\r\n\r\n");
+        let head = format!("POST {PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n\r\n");
         connection.send(&[head.as_bytes(), &[b' '; 5000]].concat());
         crate::support::wait::until("the first bytes are counted", || state.admission.bytes() >= 5000);
         if politely {
