@@ -117,8 +117,13 @@ impl Costs for CostTable {
         self.known(rows, |class| &class.median_ns)
     }
 
+    /// Where nothing as large was seen, the largest that was bounds it from below: admission lets in what may turn
+    /// out late, but refuses what surely would.
     fn upper_ns(&self, rows: usize) -> Option<u64> {
-        self.known(rows, |class| &class.upper_ns)
+        let largest = || {
+            self.classes.iter().rev().map(|class| class.upper_ns.load(Ordering::Relaxed)).find(|&ns| ns > 0)
+        };
+        self.known(rows, |class| &class.upper_ns).or_else(largest)
     }
 }
 
@@ -158,6 +163,7 @@ mod tests {
         assert_eq!(table.median_ns(3), Some(median), "3 and 4 rows share a class");
         assert_eq!(table.median_ns(1), Some(median), "a larger batch bounds a smaller one");
         assert_eq!(table.median_ns(5), None);
+        assert_eq!(table.upper_ns(5), Some(upper), "nothing larger is known: a lower bound");
     }
 
     #[test]

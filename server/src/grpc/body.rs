@@ -183,10 +183,7 @@ impl HttpBody for Arriving {
 pub(super) fn slow_sender(time_max: Duration) -> Refusal {
     Refusal::new(
         Kind::SlowSender,
-        format!(
-            "the request did not arrive whole within {} s (limits.body_time_max)",
-            time_max.as_secs_f64()
-        ),
+        format!("the request did not arrive whole within {} s (limits.body_ms_max)", time_max.as_secs_f64()),
     )
 }
 
