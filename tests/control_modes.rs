@@ -194,7 +194,7 @@ fn a_watched_repository_takes_no_calls() {
     let folder = two_models();
     let server = Server::start(&folder.path(), |_| {});
     for answer in [load(&server, "a", &json!({})), unload(&server, "a")] {
-        let why = answer.refused(503);
+        let why = answer.refused(403);
         let expected = "explicit model load / unload is not allowed if polling is enabled";
         assert!(why.starts_with(expected) && why.contains("--model-control explicit"), "{why}");
     }
@@ -208,7 +208,7 @@ fn without_control_the_first_look_is_the_last() {
     assert_eq!((add(server.http(), "a"), add(server.http(), "b")), (Ok(2.0), Ok(3.0)));
     folder.put("a/2", "add_two");
     folder.remove("b");
-    let why = load(&server, "a", &json!({})).refused(503);
+    let why = load(&server, "a", &json!({})).refused(403);
     assert!(why.contains("--model-control none"), "{why}");
     assert_eq!((add(server.http(), "a"), add(server.http(), "b")), (Ok(2.0), Ok(3.0)));
 }

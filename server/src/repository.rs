@@ -340,12 +340,12 @@ impl Repository {
         match self.mode {
             ControlMode::Explicit => Ok(()),
             ControlMode::Poll => Err(Refusal::new(
-                Kind::Unavailable,
+                Kind::Forbidden,
                 "explicit model load / unload is not allowed if polling is enabled; start with \
                  --model-control explicit",
             )),
             ControlMode::None => Err(Refusal::new(
-                Kind::Unavailable,
+                Kind::Forbidden,
                 "explicit model load / unload is not allowed with --model-control none; use explicit",
             )),
         }

@@ -123,7 +123,7 @@ fn senders_that_are_too_slow() {
     let ended =
         grpc::Client::open(server.grpc()).stall(grpc::MODEL_INFER, Bytes::from_static(b"\0\0\0\0\x10ab"));
     assert_eq!(ended.code, 4, "{}", ended.message);
-    names(&ended.message, &["0.15 s", "limits.body_time_max"], "a slow message");
+    names(&ended.message, &["0.15 s", "limits.body_ms_max"], "a slow message");
     is_unharmed(&server, "a slow message");
     let health = "/grpc.health.v1.Health/Check";
     let ended = grpc::Client::open(server.grpc()).stall(health, Bytes::from_static(b"\0\0\0\0\x10ab"));
