@@ -37,7 +37,7 @@ impl Folder {
 
     /// Copies a fixture's model file to `<at>/model.onnx`.
     pub(crate) fn put(&self, at: &str, name: &str) {
-        self.write(&format!("{at}/model.onnx"), &model_bytes(name));
+        self.write(&format!("{at}/model.onnx"), model_bytes(name));
     }
 
     pub(crate) fn write(&self, at: &str, content: impl AsRef<[u8]>) {
