@@ -240,7 +240,7 @@ impl Servable {
             rows: request.rows,
             group,
             priority: self.priority(request.priority),
-            queued: clock::now(),
+            queued: arrived,
             deadline,
             payload: Pending { inputs: request.inputs, arrived, reply },
         };

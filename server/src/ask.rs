@@ -295,7 +295,19 @@ fn scores(tensor: &Tensor) -> Option<Vec<f64>> {
 fn generate_id() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let count = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!("{:08x}-{count:x}", prefix())
+    let mut id = String::with_capacity(24);
+    push_hex(&mut id, u64::from(prefix()));
+    id.push('-');
+    push_hex(&mut id, count);
+    id
+}
+
+fn push_hex(text: &mut String, value: u64) {
+    let digits = (u64::BITS - value.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        let digit = (value >> (place * 4)) & 0xf;
+        text.push(char::from(b"0123456789abcdef"[usize::try_from(digit).unwrap_or(0)]));
+    }
 }
 
 fn prefix() -> u32 {

@@ -94,7 +94,10 @@ pub enum Action<W> {
 struct Model<W> {
     /// The whole set; a version that is missing is not wanted.
     aspired: Vec<W>,
+    /// As the source gives them.
     labels: BTreeMap<String, Version>,
+    /// As they were set by hand, which goes before the source; `None`: taken away.
+    labels_set: BTreeMap<String, Option<Version>>,
     versions: BTreeMap<Version, Slot<W>>,
     /// By version, as text; at most [`LOAD_VERSIONS_MAX`] of them and `other`.
     loads: BTreeMap<String, LoadCounts>,
@@ -139,6 +142,7 @@ impl<W> Default for Model<W> {
         Self {
             aspired: Vec::new(),
             labels: BTreeMap::new(),
+            labels_set: BTreeMap::new(),
             versions: BTreeMap::new(),
             loads: BTreeMap::new(),
         }
@@ -146,6 +150,18 @@ impl<W> Default for Model<W> {
 }
 
 impl<W> Model<W> {
+    /// The source's labels with those set by hand over them.
+    fn all_labels(&self) -> BTreeMap<String, Version> {
+        let mut labels = self.labels.clone();
+        for (label, version) in &self.labels_set {
+            match version {
+                Some(version) => drop(labels.insert(label.clone(), version.clone())),
+                None => drop(labels.remove(label)),
+            }
+        }
+        labels
+    }
+
     fn count(&mut self, version: &Version) -> &mut LoadCounts {
         let full = self.loads.len() >= LOAD_VERSIONS_MAX && !self.loads.contains_key(version.as_str());
         let key = if full { "other" } else { version.as_str() };
@@ -209,7 +225,7 @@ impl<W: Wanted> Lifecycle<W> {
         }
     }
 
-    /// Gives `label` to a version that serves, or takes it away.
+    /// Gives `label` to a version that serves, or takes it away, whatever the source says of it from then on.
     ///
     /// # Errors
     /// A text when the version does not serve.
@@ -221,14 +237,15 @@ impl<W: Wanted> Lifecycle<W> {
     ) -> Result<(), String> {
         let record = self.models.get_mut(model).ok_or_else(|| format!("there is no model '{model}'"))?;
         let Some(version) = version else {
-            return match record.labels.remove(label) {
-                Some(_) => Ok(()),
-                None => Err(format!("model '{model}' has no label '{label}'")),
-            };
+            if !record.all_labels().contains_key(label) {
+                return Err(format!("model '{model}' has no label '{label}'"));
+            }
+            record.labels_set.insert(label.to_owned(), None);
+            return Ok(());
         };
         match record.versions.get(version) {
             Some(slot) if slot.serving.is_some() => {
-                record.labels.insert(label.to_owned(), version.clone());
+                record.labels_set.insert(label.to_owned(), Some(version.clone()));
                 Ok(())
             }
             Some(_) => Err(format!("version '{version}' of '{model}' is not ready; load it first")),
@@ -401,7 +418,7 @@ impl<W: Wanted> Lifecycle<W> {
     /// Labels of a model.
     #[must_use]
     pub fn labels(&self, model: &ModelName) -> BTreeMap<String, Version> {
-        self.models.get(model).map(|record| record.labels.clone()).unwrap_or_default()
+        self.models.get(model).map(Model::all_labels).unwrap_or_default()
     }
 
     /// Loads and swaps of a model, by version.

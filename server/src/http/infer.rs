@@ -56,6 +56,11 @@ fn json_length(headers: &HeaderMap, body: usize) -> Result<Option<usize>, Refusa
             "Unable to parse Inference-Header-Content-Length, got: {text}{why}"
         )));
     };
+    if length > i64::from(i32::MAX) {
+        return Err(Refusal::invalid(format!(
+            "Unable to parse Inference-Header-Content-Length, got: {length}: value is out of range"
+        )));
+    }
     match usize::try_from(length) {
         Ok(length) if length <= body => Ok(Some(length)),
         _ => Err(Refusal::invalid(format!(

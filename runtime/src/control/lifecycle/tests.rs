@@ -99,3 +99,20 @@ fn a_model_that_waits_for_a_drain_is_not_settled() {
     story.0.loaded(&model("a"), 2);
     assert!(story.0.settled(&model("a")));
 }
+
+#[test]
+fn labels_set_by_hand_outlast_what_the_source_says() {
+    let mut story = Story::new(SwapPolicy::PreserveAvailability, 100, 1);
+    let name = model("a");
+    let labels = || BTreeMap::from([("stable".to_owned(), version("1")), ("old".to_owned(), version("1"))]);
+    let specs = |texts: &[&str]| texts.iter().map(|text| Spec(version(text), 1)).collect::<Vec<_>>();
+    story.0.aspire(&name, specs(&["1", "2"]), labels());
+    while let Some(Action::Load { model, incarnation, .. }) = story.0.next_action() {
+        assert_eq!(story.0.loaded(&model, incarnation), None);
+    }
+    story.0.set_label(&name, "stable", Some(&version("2"))).unwrap();
+    story.0.set_label(&name, "old", None).unwrap();
+    assert!(story.0.set_label(&name, "old", None).is_err(), "it is gone already");
+    story.0.aspire(&name, specs(&["1", "2"]), labels());
+    assert_eq!(story.0.labels(&name), BTreeMap::from([("stable".to_owned(), version("2"))]));
+}
