@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 
 use gannet_runtime::{control::manager::Control, table::TableReader};
 
-use crate::{admission::Admission, repository::Repository};
+use crate::{
+    admission::Admission,
+    repository::Repository,
+    respond::{Kind, Refusal},
+};
 
 /// The name that server metadata shows.
 pub const SERVER_NAME: &str = "gannet";
@@ -75,7 +79,33 @@ pub struct State {
     pub repository_access: RepositoryAccess,
 }
 
+impl RepositoryAccess {
+    /// Whether the data ports may change what is served.
+    ///
+    /// # Errors
+    /// [`Kind::Forbidden`], saying how to allow it.
+    pub fn check(self) -> Result<(), Refusal> {
+        match self {
+            Self::Full => Ok(()),
+            Self::Index => Err(Refusal::new(
+                Kind::Forbidden,
+                "this port offers the repository's index only; to load and unload through it, start with \
+                 --model-control explicit, and with --repository-api full where it is not bound to loopback",
+            )),
+        }
+    }
+}
+
 impl State {
+    /// Whether a data port may load and unload.
+    ///
+    /// # Errors
+    /// [`Kind::Forbidden`]: the mode or the access does not allow it.
+    pub fn allow_repository_change(&self) -> Result<(), Refusal> {
+        self.repository.check_mode()?;
+        self.repository_access.check()
+    }
+
     /// What requests see.
     #[must_use]
     pub fn table(&self) -> &TableReader {

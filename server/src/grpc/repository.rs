@@ -4,7 +4,7 @@ use super::pb::{self, model_repository_parameter::ParameterChoice, repository_in
 use crate::{
     repository::LoadOverride,
     respond::{Kind, Refusal},
-    state::{RepositoryAccess, State},
+    state::State,
 };
 
 /// Lists what is known.
@@ -32,8 +32,7 @@ pub(super) fn index(
 /// When that is not allowed here, or fails.
 pub(super) async fn load(state: &State, request: pb::RepositoryModelLoadRequest) -> Result<(), Refusal> {
     refuse_name(&request.repository_name)?;
-    state.repository.check_mode()?;
-    check_access(state.repository_access)?;
+    state.allow_repository_change()?;
     let change = read_override(request.parameters)?;
     state.repository.load(&request.model_name, change).await
 }
@@ -44,8 +43,7 @@ pub(super) async fn load(state: &State, request: pb::RepositoryModelLoadRequest)
 /// When that is not allowed here, or the model is unknown.
 pub(super) async fn unload(state: &State, request: pb::RepositoryModelUnloadRequest) -> Result<(), Refusal> {
     refuse_name(&request.repository_name)?;
-    state.repository.check_mode()?;
-    check_access(state.repository_access)?;
+    state.allow_repository_change()?;
     // `unload_dependents` is taken and changes nothing: no model here depends on another.
     state.repository.unload(&request.model_name).await
 }
@@ -54,17 +52,6 @@ fn refuse_name(repository_name: &str) -> Result<(), Refusal> {
     match repository_name {
         "" => Ok(()),
         _ => Err(Refusal::new(Kind::Unsupported, "'repository_name' specification is not supported")),
-    }
-}
-
-fn check_access(access: RepositoryAccess) -> Result<(), Refusal> {
-    match access {
-        RepositoryAccess::Full => Ok(()),
-        RepositoryAccess::Index => Err(Refusal::new(
-            Kind::Forbidden,
-            "this port does not let models be loaded or unloaded; start with --model-control explicit and listen on \
-             a loopback address, or with --repository-api full",
-        )),
     }
 }
 
@@ -103,6 +90,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::state::RepositoryAccess;
 
     #[test]
     fn load_parameters_are_read() {
@@ -126,8 +114,8 @@ mod tests {
 
     #[test]
     fn refusals_say_how_to_allow_it() {
-        assert!(check_access(RepositoryAccess::Full).is_ok());
-        let refusal = check_access(RepositoryAccess::Index).unwrap_err();
+        assert!(RepositoryAccess::Full.check().is_ok());
+        let refusal = RepositoryAccess::Index.check().unwrap_err();
         assert_eq!(refusal.kind.code(), tonic::Code::PermissionDenied);
         assert!(refusal.message.contains("--model-control explicit"));
         assert_eq!(refuse_name("a").unwrap_err().kind.code(), tonic::Code::Unimplemented);

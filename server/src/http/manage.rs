@@ -14,7 +14,7 @@ use crate::{
     describe,
     repository::LoadOverride,
     respond::{Kind, Refusal},
-    state::{RepositoryAccess, State},
+    state::State,
 };
 
 /// Answers everything but inference.
@@ -45,13 +45,13 @@ pub async fn answer(
         Route::ModelReady { model, version } => model_ready(state, &model, version.as_deref()),
         Route::RepositoryIndex => index(state, &request(state, headers, body).await?),
         Route::RepositoryLoad { model } => {
-            allow(state)?;
+            state.allow_repository_change()?;
             let change = load_override(&request(state, headers, body).await?)?;
             state.repository.load(&model, change).await?;
             Ok(json_answer(StatusCode::OK, b"{}".to_vec()))
         }
         Route::RepositoryUnload { model } => {
-            allow(state)?;
+            state.allow_repository_change()?;
             // `unload_dependents` is accepted: there are no dependents
             request(state, headers, body).await?;
             state.repository.unload(&model).await?;
@@ -125,22 +125,6 @@ fn index(state: &State, request: &RepositoryRequest) -> Result<Answered, Refusal
         })
         .collect();
     ok(&lines)
-}
-
-/// Whether the data ports may change what is served.
-///
-/// # Errors
-/// [`Kind::Unavailable`] unless calls decide what is served; [`Kind::Forbidden`], saying how to allow it.
-pub fn allow(state: &State) -> Result<(), Refusal> {
-    state.repository.check_mode()?;
-    match state.repository_access {
-        RepositoryAccess::Full => Ok(()),
-        RepositoryAccess::Index => Err(Refusal::new(
-            Kind::Forbidden,
-            "this port offers the repository's index only; to load and unload through it, start with \
-             --model-control explicit, and with --repository-api full where it is not bound to loopback",
-        )),
-    }
 }
 
 fn load_override(request: &RepositoryRequest) -> Result<LoadOverride, Refusal> {
