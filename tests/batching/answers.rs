@@ -139,3 +139,18 @@ fn no_rows_are_answered_with_no_rows() {
         assert_eq!(reply.output("y"), (vec![n as u64 % 2, 1], vec![n as f64; n % 2]));
     }
 }
+
+#[test]
+fn an_instance_group_answers_with_all_its_threads_there() {
+    let repository = Repository::of(&["add_one"]);
+    repository
+        .set("add_one", "max_batch_size = 4\n[batching]\nqueue_delay_us_max = 500\n[instances]\ncount = 3\n");
+    let server = Server::start(repository.path(), |_| {});
+    let servable = server.app().state().table().resolve("add_one", None).expect("it is ready");
+    assert_eq!(servable.instances(), 3);
+    let bodies: Vec<Value> =
+        (0..TOGETHER).map(|index| asking(&[("x", "FP32", &[1, 3], json!([index, 0, 0.5]))])).collect();
+    for (index, answer) in ask_together(&server, "add_one", &bodies, TOGETHER).iter().enumerate() {
+        assert_eq!(answer.output("y").1, [index as f64 + 1.0, 1.0, 1.5], "request {index}");
+    }
+}
