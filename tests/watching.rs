@@ -413,3 +413,18 @@ fn a_restart_uses_the_same_store() {
     wait::until("the old copy is collected", || copies().len() == 1);
     assert_ne!(copies(), before);
 }
+
+#[test]
+fn a_version_that_cannot_be_had_is_listed_beside_the_one_that_serves() {
+    let folder = Folder::with_add_one();
+    let server = serve(&folder);
+    folder.put("m/2", "add_two");
+    std::fs::write(folder.path().join("m/2/labels.txt"), [0xff, 0xfe]).unwrap();
+    let line = || index(server.http(), "m").into_iter().find(|(version, ..)| version == "2");
+    wait::until("version 2 is listed", || line().is_some());
+    let (_, state, reason) = line().unwrap();
+    assert_eq!(state, "UNAVAILABLE");
+    assert!(reason.contains("labels.txt"), "{reason}");
+    assert_eq!(versions(&server, "m"), ["1"]);
+    assert_eq!(add(server.http(), "m"), Ok(2.0));
+}

@@ -84,6 +84,8 @@ pub struct KnownModel {
     pub artifacts: BTreeMap<Version, Artifact>,
     /// What is wrong with it.
     pub problems: Vec<String>,
+    /// Versions that could not even be copied or given an engine, and why; `problems` names them too.
+    pub refused: BTreeMap<Version, String>,
     /// Whether it is to be served.
     pub wanted: bool,
 }
@@ -221,21 +223,28 @@ impl Repository {
             }));
         }
         for (name, known) in &inventory.models {
-            if entries.iter().any(|entry| entry.name == name.as_str()) {
-                continue;
-            }
-            let reason =
-                if known.problems.is_empty() { "unloaded".into() } else { known.problems.join("; ") };
-            let line = |version: String| IndexEntry {
+            let line = |version: String, reason: String| IndexEntry {
                 name: name.to_string(),
                 version,
                 state: VersionState::Unavailable.index_name(),
-                reason: reason.clone(),
+                reason,
             };
-            if known.versions.is_empty() {
-                entries.push(line(String::new()));
+            let held = table.model(name.as_str());
+            let reason =
+                if known.problems.is_empty() { "unloaded".into() } else { known.problems.join("; ") };
+            if held.is_none() && known.versions.is_empty() {
+                entries.push(line(String::new(), reason.clone()));
             }
-            entries.extend(known.versions.iter().map(|version| line(version.to_string())));
+            for version in
+                known.versions.iter().filter(|v| held.and_then(|m| m.version(v.as_str())).is_none())
+            {
+                match (known.refused.get(version), held) {
+                    (Some(why), _) => entries.push(line(version.to_string(), why.clone())),
+                    (None, None) => entries.push(line(version.to_string(), reason.clone())),
+                    // on its way to the control plane
+                    (None, Some(_)) => {}
+                }
+            }
         }
         entries.retain(|entry| !ready_only || entry.state == VersionState::Ready.index_name());
         entries.sort_by(|a, b| a.name.cmp(&b.name));

@@ -368,6 +368,10 @@ impl Sync {
             let refused = refused.map(|((_, version), (_, reason))| format!("version {version}: {reason}"));
             own.iter().cloned().chain(refused).collect()
         };
+        let refused = |name: &ModelName| -> BTreeMap<Version, String> {
+            let refused = self.refused.iter().filter(|((model, _), _)| model == name);
+            refused.map(|((_, version), (_, reason))| (version.clone(), reason.clone())).collect()
+        };
         let artifacts = |name: &ModelName| -> BTreeMap<Version, Artifact> {
             let specs = self.told.get(name).into_iter().flat_map(|told| &told.specs);
             specs.map(|spec| (spec.version.clone(), spec.artifact.clone())).collect()
@@ -379,6 +383,7 @@ impl Sync {
                 versions: found.versions.iter().map(|v| v.version.clone()).collect(),
                 artifacts: artifacts(name),
                 problems: problems(name, &found.problems),
+                refused: refused(name),
                 wanted: !explicit || self.asked.contains_key(name),
             };
             models.insert(name.clone(), known);
@@ -387,10 +392,10 @@ impl Sync {
             if let (Some(settings), Some(versions)) = (&asked.settings, &asked.versions) {
                 let versions = versions.iter().map(|(version, _)| version.clone()).collect();
                 let settings = Arc::clone(settings);
-                let (problems, artifacts) = (problems(name, &[]), artifacts(name));
+                let (problems, artifacts, refused) = (problems(name, &[]), artifacts(name), refused(name));
                 models.insert(
                     name.clone(),
-                    KnownModel { settings, versions, artifacts, problems, wanted: true },
+                    KnownModel { settings, versions, artifacts, problems, refused, wanted: true },
                 );
             }
         }
