@@ -25,25 +25,41 @@ struct Literal<'a> {
     whole: bool,
 }
 
-/// Eight ASCII digits at once, if they are digits.
-fn eight_digits(bytes: &[u8]) -> Option<u64> {
-    let chunk = u64::from_le_bytes(*bytes.first_chunk::<8>()?);
-    let high = chunk & 0xf0f0_f0f0_f0f0_f0f0;
-    let carried = (chunk.wrapping_add(0x0606_0606_0606_0606)) & 0xf0f0_f0f0_f0f0_f0f0;
-    if high != 0x3030_3030_3030_3030 || carried != 0x3030_3030_3030_3030 {
-        return None;
-    }
-    let digits = chunk & 0x0f0f_0f0f_0f0f_0f0f;
-    let pairs = (digits.wrapping_mul(10)).wrapping_add(digits >> 8) & 0x00ff_00ff_00ff_00ff;
-    let quads = (pairs.wrapping_mul(100)).wrapping_add(pairs >> 16) & 0x0000_ffff_0000_ffff;
-    Some((quads.wrapping_mul(10_000)).wrapping_add(quads >> 32) & 0xffff_ffff)
+/// Powers of ten up to what eight digits need.
+const POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+
+/// How many of the eight characters, from the first on, are digits.
+fn leading_digits(values: u64) -> usize {
+    // `values` are the characters xor '0': a digit is below 10. A carry only reaches characters behind the first that
+    // is none.
+    let others = (values.wrapping_add(0x7676_7676_7676_7676) | values) & 0x8080_8080_8080_8080;
+    (others.trailing_zeros() / 8) as usize
 }
 
-/// Digits from `at` on: where they end; `mantissa` takes them in, wrapping.
+/// The number that eight digits stand for; the first is in the lowest byte.
+fn eight_digits(digits: u64) -> u64 {
+    let pairs = (digits.wrapping_mul(10)).wrapping_add(digits >> 8) & 0x00ff_00ff_00ff_00ff;
+    let quads = (pairs.wrapping_mul(100)).wrapping_add(pairs >> 16) & 0x0000_ffff_0000_ffff;
+    (quads.wrapping_mul(10_000)).wrapping_add(quads >> 32) & 0xffff_ffff
+}
+
+/// Digits from `at` on: where they end; `mantissa` takes them in, wrapping. Eight characters at a time, without a
+/// branch on how many of them are digits: numbers of a tensor differ in that, and no predictor learns it.
+#[inline]
 fn digits(bytes: &[u8], mut at: usize, mantissa: &mut u64) -> usize {
-    while let Some(eight) = bytes.get(at..).and_then(eight_digits) {
-        *mantissa = mantissa.wrapping_mul(100_000_000).wrapping_add(eight);
-        at += 8;
+    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let values = u64::from_le_bytes(*chunk) ^ 0x3030_3030_3030_3030;
+        let count = leading_digits(values);
+        if count == 0 {
+            return at;
+        }
+        // moved to the end, so that zeros stand in front
+        let value = eight_digits(values << (8 * (8 - count)));
+        *mantissa = mantissa.wrapping_mul(POWERS[count]).wrapping_add(value);
+        at += count;
+        if count < 8 {
+            return at;
+        }
     }
     while let Some(digit @ b'0'..=b'9') = bytes.get(at) {
         *mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
@@ -53,6 +69,7 @@ fn digits(bytes: &[u8], mut at: usize, mantissa: &mut u64) -> usize {
 }
 
 /// Reads one number; the reader stands on its first byte.
+#[inline]
 fn literal<'a>(reader: &mut Reader<'a>) -> Result<Literal<'a>, JsonError> {
     let bytes = reader.bytes;
     let start = reader.at;
@@ -113,6 +130,7 @@ fn exponent_at(bytes: &[u8], mut at: usize) -> (usize, Option<i32>) {
 
 impl Literal<'_> {
     /// The double, when one exact operation gives it.
+    #[inline]
     fn exact(&self) -> Option<f64> {
         let mantissa = self.mantissa.filter(|&m| m <= EXACT_MANTISSA)?;
         #[expect(clippy::cast_precision_loss, reason = "at most 2^53")]
@@ -133,6 +151,7 @@ impl Literal<'_> {
 
     /// Correctly rounded: going through a double rounds twice, which differs only where the double lies exactly
     /// between two floats.
+    #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest float is what is wanted")]
     fn to_f32(self) -> f32 {
         const DROPPED: u64 = (1 << 29) - 1;
@@ -386,6 +405,24 @@ mod tests {
             }
             let expected: f64 = text.parse().unwrap();
             assert_eq!(read::<f64>(text).unwrap().to_bits(), expected.to_bits(), "{text}");
+        }
+    }
+
+    #[test]
+    fn digits_are_counted_whatever_stands_behind_them() {
+        for length in 0..=20usize {
+            for behind in 0..=255u8 {
+                let text: Vec<u8> = (0..length).map(|i| b'1' + (i % 9) as u8).collect();
+                let bytes = [&text[..], &[behind], b"77777777"].concat();
+                let mut mantissa = 0;
+                let end = digits(&bytes, 0, &mut mantissa);
+                let expected = if behind.is_ascii_digit() { bytes.len() } else { length };
+                assert_eq!(end, expected, "{length} digits before {behind}");
+                if expected == length && length > 0 && length < 20 {
+                    let text = String::from_utf8(text).unwrap();
+                    assert_eq!(mantissa, text.parse::<u64>().unwrap(), "{text}");
+                }
+            }
         }
     }
 
