@@ -151,6 +151,8 @@ impl Drop for Process {
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gannet-under-test"));
     command.current_dir(root());
+    // the kernel joins and splits huge pages when it likes, 2 MB at a time: that is no growth of ours
+    command.env("MIMALLOC_ALLOW_THP", "0");
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("GANNET_") && name != "GANNET_CACHE" {
             command.env_remove(name);
