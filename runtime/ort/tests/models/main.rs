@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
+#[expect(dead_code, reason = "shared with the benchmarks")]
 mod onnx;
 
 use std::{

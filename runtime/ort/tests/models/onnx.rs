@@ -22,6 +22,12 @@ impl Message {
         self
     }
 
+    pub(crate) fn float(mut self, field: u64, value: f32) -> Self {
+        self.varint(field << 3 | 5);
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
     pub(crate) fn bytes(mut self, field: u64, value: impl AsRef<[u8]>) -> Self {
         self.varint(field << 3 | 2);
         self.varint(value.as_ref().len() as u64);
@@ -92,6 +98,14 @@ pub(crate) fn node(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[Me
     Message::default().all(1, inputs).all(2, outputs).bytes(4, op).bytes(7, domain).all(5, attributes)
 }
 
+pub(crate) fn attribute_int(name: &str, value: i64) -> Message {
+    Message::default().bytes(1, name).int(3, value).int(20, 2)
+}
+
+pub(crate) fn attribute_float(name: &str, value: f32) -> Message {
+    Message::default().bytes(1, name).float(2, value).int(20, 1)
+}
+
 pub(crate) fn attribute_ints(name: &str, values: &[i64]) -> Message {
     let message = Message::default().bytes(1, name).int(20, 7);
     values.iter().fold(message, |message, &value| message.int(8, value))
@@ -106,6 +120,12 @@ pub(crate) fn weights(name: &str, shape: &[i64], values: &[f32]) -> Message {
     let message = shape.iter().fold(Message::default(), |message, &length| message.int(1, length));
     let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     message.int(2, 1).bytes(8, name).bytes(9, raw)
+}
+
+/// Constant INT64 values along one axis.
+pub(crate) fn integers(name: &str, values: &[i64]) -> Message {
+    let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    Message::default().int(1, values.len() as i64).int(2, 7).bytes(8, name).bytes(9, raw)
 }
 
 /// Constant FP32 values in a file beside the model.
