@@ -14,8 +14,8 @@ use crate::{
 /// bound a few bytes could ask for any number of runs.
 const EMPTY_ROWS_MAX: usize = 1024;
 
-/// Tensors of one request, in the signature's order.
-pub type Tensors = SmallVec<[Tensor; 2]>;
+/// Tensors of one request, in the signature's order. Room for the usual one: every byte here is moved several times.
+pub type Tensors = SmallVec<[Tensor; 1]>;
 
 /// A request that fits its servable's signature: every input present once, in the signature's order.
 #[derive(Debug, Clone)]
@@ -96,34 +96,38 @@ impl Contract<'_> {
     ///
     /// # Errors
     /// [`InferError::Invalid`] naming the input, what was expected and what came.
-    pub fn check<'n>(
+    pub fn check<N: AsRef<str>>(
         &self,
-        given: impl Iterator<Item = (&'n str, Tensor)> + Clone,
+        given: impl IntoIterator<Item = (N, Tensor)>,
     ) -> Result<Checked, InferError> {
-        let mut slots: SmallVec<[Option<Tensor>; 2]> = self.signature.inputs.iter().map(|_| None).collect();
-        for (name, tensor) in given.clone() {
+        let specs = &self.signature.inputs;
+        let mut slots: SmallVec<[Option<Tensor>; 1]> = SmallVec::new();
+        slots.resize_with(specs.len(), || None);
+        let mut count = 0;
+        for (name, tensor) in given {
+            let name = name.as_ref();
             let Some(index) = self.signature.input(name) else {
                 return invalid(format!(
                     "unexpected inference input '{name}' for model '{}'; it takes: {}",
                     self.model,
-                    names(&self.signature.inputs)
+                    names(specs)
                 ));
             };
-            self.check_tensor(&self.signature.inputs[index], &tensor)?;
+            self.check_tensor(&specs[index], &tensor)?;
             if slots[index].replace(tensor).is_some() {
                 return invalid(format!("input '{name}' already exists in request; give each input once"));
             }
+            count += 1;
         }
         let mut inputs = Tensors::new();
-        for (slot, spec) in slots.into_iter().zip(&self.signature.inputs) {
+        for (slot, spec) in slots.into_iter().zip(specs) {
             let Some(tensor) = slot else {
                 return invalid(format!(
-                    "expected {} inputs but got {} inputs for model '{}': input '{}' is missing; it takes: {}",
-                    self.signature.inputs.len(),
-                    given.count(),
+                    "expected {} inputs but got {count} inputs for model '{}': input '{}' is missing; it takes: {}",
+                    specs.len(),
                     self.model,
                     spec.name,
-                    names(&self.signature.inputs)
+                    names(specs)
                 ));
             };
             inputs.push(tensor);
@@ -185,7 +189,7 @@ impl Contract<'_> {
 
 /// Whether the bytes are those of the shape.
 fn check_length(name: &str, tensor: &Tensor) -> Result<(), InferError> {
-    let shape = shape_text(&tensor.shape);
+    let shape = || shape_text(&tensor.shape);
     if tensor.dtype == DType::Bytes {
         let mut count = 0;
         for element in byte_elements(&tensor.data) {
@@ -195,19 +199,21 @@ fn check_length(name: &str, tensor: &Tensor) -> Result<(), InferError> {
         return match elements(&tensor.shape) {
             Some(expected) if expected == count => Ok(()),
             Some(expected) => invalid(format!(
-                "input '{name}' of shape {shape} takes {expected} BYTES elements, got {count}"
+                "input '{name}' of shape {} takes {expected} BYTES elements, got {count}",
+                shape()
             )),
-            None => invalid(format!("input '{name}': the shape {shape} overflows")),
+            None => invalid(format!("input '{name}': the shape {} overflows", shape())),
         };
     }
     match size_bytes(tensor.dtype, &tensor.shape) {
         Some(expected) if expected == tensor.data.len() => Ok(()),
         Some(expected) => invalid(format!(
-            "input '{name}' of shape {shape} and type {} takes {expected} bytes, got {}",
+            "input '{name}' of shape {} and type {} takes {expected} bytes, got {}",
+            shape(),
             tensor.dtype,
             tensor.data.len()
         )),
-        None => invalid(format!("input '{name}': the shape {shape} overflows")),
+        None => invalid(format!("input '{name}': the shape {} overflows", shape())),
     }
 }
 
@@ -289,8 +295,8 @@ mod tests {
             batched: true,
         };
         let contract = Contract { model: "m", signature: &signature, rows_max: None };
-        assert!(contract.check(empty(1024).into_iter()).is_ok());
-        let message = contract.check(empty(1 << 60).into_iter()).unwrap_err().to_string();
+        assert!(contract.check(empty(1024)).is_ok());
+        let message = contract.check(empty(1 << 60)).unwrap_err().to_string();
         assert!(message.contains("more than 1024 rows without a value"), "{message}");
         check(&[x(9), s(9)], "batch-size must be <= 8 for 'm', got 9");
         check(&[("x", tensor(DType::Fp32, &[usize::MAX, 2], 8)), s(1)], "overflows");

@@ -1,6 +1,7 @@
 //! One loaded version: its queue, its instances, its costs and its counts. Must not know tables, routes, or how
 //! it came to be loaded.
 
+mod answering;
 pub mod instance;
 pub mod turn;
 
@@ -15,6 +16,7 @@ use std::{
 use gannet_models::{ModelName, ModelSettings, Signature, Version, settings::Batching};
 use tokio::sync::oneshot;
 
+pub use self::answering::Answering;
 use self::instance::Worker;
 use crate::{
     InferError, InferRequest, InferResponse, Time,
@@ -211,30 +213,25 @@ impl Servable {
 
     /// Counts a request that did not fit the contract.
     pub fn refused(&self, arrived: Time) {
-        let now = clock::now();
-        self.stats.finished(Outcome::Invalid, now.ns_since(arrived), clock::wall_ms(now));
+        self.finished(Outcome::Invalid, arrived);
     }
 
-    /// Answers one request. Dropping the future takes the request out before it runs.
+    /// Takes one request in. It is answered when the returned future is awaited; dropping that takes the request
+    /// out before it runs.
     ///
     /// # Errors
-    /// [`InferError`], every variant that names a servable.
-    pub async fn infer(self: &Arc<Self>, request: InferRequest) -> Result<InferResponse, InferError> {
-        let mut flight = Flight { servable: self, arrived: request.arrived, outcome: Outcome::Cancelled };
-        self.inflight.fetch_add(1, Ordering::Relaxed);
-        let result = self.infer_counted(request).await;
-        flight.outcome = match &result {
-            Ok(_) => Outcome::Ok,
-            Err(error) => outcome_of(error),
-        };
-        result
-    }
-
-    async fn infer_counted(self: &Arc<Self>, request: InferRequest) -> Result<InferResponse, InferError> {
+    /// [`InferError`], the variants that refuse: a full queue, an unaffordable or expired deadline.
+    pub fn submit(self: &Arc<Self>, request: InferRequest) -> Result<Answering, InferError> {
+        let arrived = request.arrived;
         let group = self.layout.group(&request.inputs);
         let deadline = self.deadline(&request);
-        self.admit(&request, &group, deadline)?;
-        let arrived = request.arrived;
+        if let Err(refusal) = self.admit(&request, &group, deadline) {
+            self.finished(outcome_of(&refusal), arrived);
+            return Err(refusal);
+        }
+        self.inflight.fetch_add(1, Ordering::Relaxed);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.waiting_rows.fetch_add(request.rows, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
         let entry = Entry {
             rows: request.rows,
@@ -244,28 +241,24 @@ impl Servable {
             deadline,
             payload: Pending { inputs: request.inputs, arrived, reply },
         };
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        self.waiting_rows.fetch_add(entry.rows, Ordering::Relaxed);
         if let Some(entry) = turn::join(self, entry) {
             self.enqueue(|queue| queue.push(entry));
         }
-        let lost = |_| {
-            Err(InferError::Backend {
-                model: self.model.clone(),
-                version: self.version.clone(),
-                message: "the batch was lost to a fault in the server; its log says more".into(),
-            })
-        };
-        match deadline {
-            None => answer.await.unwrap_or_else(lost),
-            Some(deadline) => {
-                let left = deadline - clock::now();
-                match tokio::time::timeout(left, answer).await {
-                    Ok(result) => result.unwrap_or_else(lost),
-                    Err(_) => Err(expired(arrived, deadline)),
-                }
-            }
-        }
+        Ok(Answering::new(Arc::clone(self), answer, arrived, deadline))
+    }
+
+    /// [`Servable::submit`] and its answer.
+    ///
+    /// # Errors
+    /// [`InferError`], every variant that names a servable.
+    pub async fn infer(self: &Arc<Self>, request: InferRequest) -> Result<InferResponse, InferError> {
+        self.submit(request)?.await
+    }
+
+    /// Counts a request's end.
+    fn finished(&self, outcome: Outcome, arrived: Time) {
+        let now = clock::now();
+        self.stats.finished(outcome, now.ns_since(arrived), clock::wall_ms(now));
     }
 
     fn priority(&self, asked: u32) -> u32 {
@@ -347,8 +340,8 @@ impl Servable {
 
     /// Runs the list of one event-loop turn, here if that is cheap and an instance is free, else by an instance's
     /// own thread.
-    fn flush(self: &Arc<Self>, mut list: Queue<Pending>) {
-        if self.runs_inline(&list) {
+    fn flush(self: &Arc<Self>, list: &mut Queue<Pending>) {
+        if self.runs_inline(list) {
             for (index, worker) in self.workers.iter().enumerate() {
                 let mut worker = match worker.try_lock() {
                     Ok(worker) => worker,
@@ -356,13 +349,13 @@ impl Servable {
                     Err(TryLockError::WouldBlock) => continue,
                 };
                 while !list.is_empty() {
-                    let take = |batch: &mut instance::Batch<'_>| batch.fill(&mut list, self.policy.rows_max);
+                    let take = |batch: &mut instance::Batch<'_>| batch.fill(list, self.policy.rows_max);
                     contain(|| worker.run_next(self, index, take));
                 }
                 return;
             }
         }
-        self.enqueue(|queue| queue.append(&mut list));
+        self.enqueue(|queue| queue.append(list));
     }
 
     /// The whole list is cheap, its cost is known, and nobody waits before it.
@@ -429,21 +422,6 @@ impl Servable {
 fn contain(run: impl FnOnce()) {
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
         tracing::error!("a batch was lost to a panic; its requests were answered with an error");
-    }
-}
-
-/// Counts a request's end, also when its future is dropped.
-struct Flight<'a> {
-    servable: &'a Servable,
-    arrived: Time,
-    outcome: Outcome,
-}
-
-impl Drop for Flight<'_> {
-    fn drop(&mut self) {
-        self.servable.inflight.fetch_sub(1, Ordering::Relaxed);
-        let now = clock::now();
-        self.servable.stats.finished(self.outcome, now.ns_since(self.arrived), clock::wall_ms(now));
     }
 }
 

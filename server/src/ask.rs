@@ -1,4 +1,4 @@
-//! An inference request as all protocols understand it, and the one straight line that answers it. The codecs of
+//! An inference request as all protocols understand it, and the straight line that answers it. The codecs of
 //! HTTP and gRPC read into [`Ask`] and write from [`Answer`]. Must not know bytes on any wire.
 
 use std::{
@@ -13,10 +13,11 @@ use bytes::Bytes;
 use gannet_models::DType;
 use gannet_runtime::{
     InferRequest, InferResponse, Tensor, Time, clock,
-    servable::Servable,
+    servable::{Answering, Servable},
     table::TableReader,
     tensor::{Shape, push_byte_element},
 };
+use smallvec::SmallVec;
 
 use crate::respond::Refusal;
 
@@ -134,7 +135,7 @@ pub struct Answer {
     /// The request's id.
     pub id: String,
     /// The outputs.
-    pub outputs: Vec<AnsweredOutput>,
+    pub outputs: SmallVec<[AnsweredOutput; 2]>,
     /// What the runtime gave, its timing included.
     pub response: InferResponse,
 }
@@ -144,71 +145,88 @@ pub struct Answer {
 pub struct AnsweredOutput {
     /// Index in the signature.
     pub index: usize,
-    /// Its value: the model's, or class texts.
-    pub tensor: Tensor,
+    /// Class texts, when they were asked for instead of the values.
+    pub classes: Option<Box<Tensor>>,
     /// Whether it was asked for as bytes behind the JSON.
     pub binary: bool,
 }
 
-/// Answers one request: resolve, check, infer, pick the outputs.
+impl Answer {
+    /// The value of one of its outputs: the model's, or class texts.
+    #[must_use]
+    pub fn tensor<'a>(&'a self, output: &'a AnsweredOutput) -> &'a Tensor {
+        output.classes.as_deref().unwrap_or(&self.response.outputs[output.index])
+    }
+}
+
+/// A request that was taken in, and what of its answer is wanted.
+#[derive(Debug)]
+pub struct Asked {
+    answering: Answering,
+    id: String,
+    wanted: SmallVec<[Wanted; 2]>,
+    rows: usize,
+}
+
+/// One output that is wanted.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    index: usize,
+    binary: bool,
+    classes: usize,
+}
+
+/// Takes one request in: resolve, check, submit. Answering it is [`Asked::answer`].
 ///
 /// # Errors
 /// A [`Refusal`] from any of these.
-pub async fn answer(
-    table: &TableReader,
-    model: &str,
-    version: Option<&str>,
-    ask: Ask,
-) -> Result<Answer, Refusal> {
+pub fn begin(table: &TableReader, model: &str, version: Option<&str>, ask: Ask) -> Result<Asked, Refusal> {
     let servable = table.resolve(model, version)?;
-    let outputs = resolve_outputs(&servable, &ask)?;
-    let given = ask.inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone()));
-    let checked = match servable.contract().check(given) {
-        Ok(checked) => checked,
-        Err(error) => {
-            servable.refused(ask.arrived);
-            return Err(error.into());
-        }
-    };
+    let wanted = wanted(&servable, &ask)?;
+    let checked = servable.contract().check(ask.inputs).inspect_err(|_| servable.refused(ask.arrived))?;
     let timeout_us = ask.parameters.timeout_us;
     let stated = (timeout_us > 0).then(|| ask.arrived + Duration::from_micros(timeout_us));
-    let request = InferRequest {
+    let rows = checked.rows;
+    let answering = servable.submit(InferRequest {
         inputs: checked.inputs,
-        rows: checked.rows,
+        rows,
         priority: ask.parameters.priority,
         deadline: stated.into_iter().chain(ask.deadline).min(),
         arrived: ask.arrived,
-    };
-    let rows = request.rows;
-    let response = servable.infer(request).await?;
-    let outputs = outputs
-        .into_iter()
-        .map(|(index, ask)| {
+    })?;
+    Ok(Asked { answering, id: ask.id, wanted, rows })
+}
+
+impl Asked {
+    /// Waits for the answer and picks the outputs.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when the model fails, the deadline passes, or classes of texts are asked for.
+    pub async fn answer(mut self) -> Result<Answer, Refusal> {
+        let response = (&mut self.answering).await?;
+        let servable = Arc::clone(self.answering.servable());
+        let pick = |wanted: &Wanted| {
+            let &Wanted { index, binary, classes } = wanted;
             let tensor = &response.outputs[index];
-            let tensor = if ask.classes > 0 {
-                classify(&servable, index, tensor, rows, ask.classes)?
-            } else {
-                tensor.clone()
-            };
-            Ok(AnsweredOutput { index, tensor, binary: ask.binary.unwrap_or(false) })
-        })
-        .collect::<Result<Vec<_>, Refusal>>()?;
-    let id = if ask.id.is_empty() { generate_id() } else { ask.id };
-    Ok(Answer { servable, id, outputs, response })
+            let classes =
+                (classes > 0).then(|| classify(&servable, index, tensor, self.rows, classes)).transpose()?;
+            Ok(AnsweredOutput { index, classes: classes.map(Box::new), binary })
+        };
+        let outputs = self.wanted.iter().map(pick).collect::<Result<_, Refusal>>()?;
+        let id = if self.id.is_empty() { generate_id() } else { self.id };
+        Ok(Answer { servable, id, outputs, response })
+    }
 }
 
 /// The outputs to answer: those asked for, or all.
-fn resolve_outputs(servable: &Servable, ask: &Ask) -> Result<Vec<(usize, OutputAsk)>, Refusal> {
+fn wanted(servable: &Servable, ask: &Ask) -> Result<SmallVec<[Wanted; 2]>, Refusal> {
     let specs = &servable.signature.outputs;
-    let default = Some(ask.parameters.binary_outputs);
+    let default = ask.parameters.binary_outputs;
     if ask.outputs.is_empty() {
-        return Ok((0..specs.len())
-            .map(|index| (index, OutputAsk { binary: default, ..OutputAsk::default() }))
-            .collect());
+        return Ok((0..specs.len()).map(|index| Wanted { index, binary: default, classes: 0 }).collect());
     }
-    let mut resolved: Vec<(usize, OutputAsk)> = Vec::with_capacity(ask.outputs.len());
-    for output in &ask.outputs {
-        let name = &output.name;
+    let mut wanted: SmallVec<[Wanted; 2]> = SmallVec::with_capacity(ask.outputs.len());
+    for OutputAsk { name, binary, classes } in &ask.outputs {
         let Some(index) = servable.signature.output(name) else {
             let names: Vec<&str> = specs.iter().map(|s| s.name.as_str()).collect();
             return Err(Refusal::invalid(format!(
@@ -217,16 +235,14 @@ fn resolve_outputs(servable: &Servable, ask: &Ask) -> Result<Vec<(usize, OutputA
                 names.join(", ")
             )));
         };
-        if resolved.iter().any(|(other, _)| *other == index) {
+        if wanted.iter().any(|other| other.index == index) {
             return Err(Refusal::invalid(format!(
                 "output '{name}' already exists in request; ask for each once"
             )));
         }
-        let mut output = output.clone();
-        output.binary = output.binary.or(default);
-        resolved.push((index, output));
+        wanted.push(Wanted { index, binary: binary.unwrap_or(default), classes: *classes });
     }
-    Ok(resolved)
+    Ok(wanted)
 }
 
 /// The best `classes` of each row as `score:index[:name]` texts, best first: Triton's classification extension.

@@ -81,9 +81,8 @@ pub fn read_case(path: &Path, model: &str, signature: &Signature) -> Result<Gold
         codec::decode(&Bytes::from(body), length, clock::now()).map_err(|refusal| fault(&refusal.message))
     };
     let ask = decode(file.request.get().to_owned())?;
-    let given = ask.inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone()));
     let contract = Contract { model, signature, rows_max: None };
-    let checked = contract.check(given).map_err(|error| fault(&format_args!("request: {error}")))?;
+    let checked = contract.check(ask.inputs).map_err(|error| fault(&format_args!("request: {error}")))?;
     // outputs are written as inputs are: read them as such
     let answer = decode(format!("{{\"inputs\":{}}}", file.response.outputs.get()))?;
     let expected = answer.inputs.into_iter().map(|(output, tensor)| match signature.output(&output) {

@@ -20,7 +20,7 @@ mod service;
 
 mod health;
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use gannet_runtime::{Time, clock};
@@ -67,7 +67,7 @@ const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 #[derive(Debug, Clone)]
 pub struct GrpcService {
     state: Arc<State>,
-    routes: Routes,
+    routes: Arc<Routes>,
 }
 
 impl GrpcService {
@@ -92,28 +92,35 @@ impl GrpcService {
             .add_service(reflection().build_v1().expect(valid))
             .add_service(reflection().build_v1alpha().expect(valid))
             .prepare();
-        Self { state, routes }
+        Self { state, routes: Arc::new(routes) }
     }
 
-    /// Answers one call. Dropping the future gives the call up.
-    pub async fn call(&self, request: Request<Incoming>) -> Response<Body> {
-        let arrived = clock::now();
-        if let Some(status) = refuse_http(&request) {
-            let mut response = Response::new(Body::Empty);
-            *response.status_mut() = status;
-            return response;
-        }
-        let deadline = match deadline::read(request.headers(), arrived) {
-            Ok(deadline) => deadline,
-            Err(refusal) => return refused(&refusal),
-        };
-        if request.uri().path() == MODEL_INFER && is_plain(request.headers()) {
-            return match infer::plain(&self.state, request, arrived, deadline).await {
-                Ok((frame, permit)) => answered(frame, permit),
-                Err(refusal) => refused(&refusal),
+    /// Answers one call. Dropping the future gives the call up. One flat future: every level of futures inside each
+    /// other is memory that each call moves.
+    pub fn call(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + use<> {
+        let service = self.clone();
+        async move {
+            let arrived = clock::now();
+            if let Some(status) = refuse_http(&request) {
+                let mut response = Response::new(Body::Empty);
+                *response.status_mut() = status;
+                return Ok(response);
+            }
+            let deadline = match deadline::read(request.headers(), arrived) {
+                Ok(deadline) => deadline,
+                Err(refusal) => return Ok(refused(&refusal)),
             };
+            if request.uri().path() == MODEL_INFER && is_plain(request.headers()) {
+                return Ok(match infer::plain(&service.state, request, arrived, deadline).await {
+                    Ok((frame, permit)) => answered(frame, permit),
+                    Err(refusal) => refused(&refusal),
+                });
+            }
+            Ok(Box::pin(service.route(request, arrived, deadline)).await)
         }
-        self.route(request, arrived, deadline).await
     }
 
     /// Through tonic.
@@ -133,7 +140,7 @@ impl GrpcService {
             // Most clients say that they could take gzip; only one that sends it wants to pay for it.
             request.headers_mut().remove(ACCEPT_ENCODING);
         }
-        let mut routes = self.routes.clone();
+        let mut routes = Routes::clone(&self.routes);
         match deadline::within(arrived, deadline, routes.call(request)).await {
             Ok(Ok(response)) if is_unknown(response.headers()) => refused(&Refusal::new(
                 Kind::Unsupported,

@@ -9,7 +9,7 @@ pub mod manage;
 pub mod raw;
 pub mod route;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -32,6 +32,8 @@ pub struct HttpService {
     state: Arc<State>,
     /// The listener, for the guard against web pages.
     local: SocketAddr,
+    /// What most clients name as the host: nothing to look at more closely.
+    own_host: Arc<str>,
 }
 
 /// What every answer is.
@@ -41,35 +43,49 @@ impl HttpService {
     /// Over the server's state, for connections to `local`.
     #[must_use]
     pub fn new(state: Arc<State>, local: SocketAddr) -> Self {
-        Self { state, local }
+        Self { state, local, own_host: local.to_string().into() }
     }
 
-    /// Answers one request.
-    pub async fn call(&self, request: Request<Incoming>) -> Answered {
-        let (parts, body) = request.into_parts();
-        let result = match self.guard(&parts).and_then(|()| route::parse(&parts.method, parts.uri.path())) {
-            Ok(Route::Infer { model, version }) => {
-                infer::infer(&self.state, &parts.headers, body, &model, version.as_deref()).await
-            }
-            Ok(route) => manage::answer(&self.state, route, &parts.headers, body).await,
-            Err(refusal) => Err(refusal),
-        };
-        result.unwrap_or_else(|refusal| {
-            let mut answer = refused(&refusal);
-            if parts.method == Method::HEAD {
-                *answer.body_mut() = Full::default();
-            }
-            answer
-        })
+    /// Answers one request. One flat future: every level of futures inside each other is memory that each request
+    /// moves.
+    pub fn call(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Answered, Infallible>> + Send + use<> {
+        let service = self.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            let state = &*service.state;
+            let route = service.guard(&parts).and_then(|()| route::parse(&parts.method, parts.uri.path()));
+            let result = match route {
+                Ok(Route::Infer { model, version }) => {
+                    infer::infer(state, &parts.headers, body, &model, version.as_deref()).await
+                }
+                Ok(route) => Box::pin(manage::answer(&service.state, route, &parts.headers, body)).await,
+                Err(refusal) => Err(refusal),
+            };
+            Ok(result.unwrap_or_else(|refusal| {
+                let mut answer = refused(&refusal);
+                if parts.method == Method::HEAD {
+                    *answer.body_mut() = Full::default();
+                }
+                answer
+            }))
+        }
     }
-}
 
-impl HttpService {
     /// Web pages from elsewhere may not call a listener on loopback.
     fn guard(&self, parts: &http::request::Parts) -> Result<(), Refusal> {
-        let text = |name| parts.headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?"));
-        let host = parts.uri.authority().map(http::uri::Authority::as_str).or_else(|| text(header::HOST));
-        guard::check(host, text(header::ORIGIN), self.local)
+        let value = |name| parts.headers.get(name);
+        let (host, origin) = (value(header::HOST), value(header::ORIGIN));
+        let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+        if origin.is_none() && authority.is_none() && host.is_some_and(|host| *host == *self.own_host) {
+            return Ok(());
+        }
+        fn text(value: Option<&HeaderValue>) -> Option<&str> {
+            value.map(|value| value.to_str().unwrap_or("?"))
+        }
+        guard::check(authority.or_else(|| text(host)), text(origin), self.local)
     }
 }
 

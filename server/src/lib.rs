@@ -26,6 +26,8 @@ pub mod guard;
 
 pub mod admission;
 
+mod patience;
+
 pub mod state;
 
 pub mod describe;

@@ -4,8 +4,9 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, poll_fn},
     net::{SocketAddr, TcpListener, TcpStream},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -20,7 +21,7 @@ use http::{Request, Response};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{conn::auto, graceful::GracefulConnection},
 };
 use tokio::sync::{mpsc, watch};
 
@@ -220,7 +221,8 @@ impl EventLoop {
     async fn run(self, mut connections: mpsc::Receiver<(TcpStream, Protocol)>) {
         // first, so that every turn's batch runs behind the turn's connections
         tokio::spawn(gannet_runtime::servable::turn::flusher());
-        let graceful = GracefulShutdown::new();
+        // nothing is ever sent: the channel ends with the last connection
+        let (alive, mut ended) = mpsc::channel::<Infallible>(1);
         let http = HttpService::new(Arc::clone(&self.state), self.http_local);
         let grpc = GrpcService::new(Arc::clone(&self.state));
         let mut closing = self.closing.clone();
@@ -234,19 +236,11 @@ impl EventLoop {
             match protocol {
                 Protocol::Http => {
                     let service = http.clone();
-                    let call = move |request| {
-                        let service = service.clone();
-                        async move { service.call(request).await }
-                    };
-                    self.serve(stream, open, &graceful, call);
+                    self.serve(stream, (open, alive.clone()), move |request| service.call(request));
                 }
                 Protocol::Grpc => {
                     let service = grpc.clone();
-                    let call = move |request| {
-                        let service = service.clone();
-                        async move { service.call(request).await }
-                    };
-                    self.serve(stream, open, &graceful, call);
+                    self.serve(stream, (open, alive.clone()), move |request| service.call(request));
                 }
             }
         }
@@ -254,13 +248,14 @@ impl EventLoop {
         while let Ok((stream, _)) = connections.try_recv() {
             drop((stream, Open(Arc::clone(&self.open), Arc::clone(&self.all_open))));
         }
-        graceful.shutdown().await;
+        drop(alive);
+        let _ = ended.recv().await;
     }
 
-    fn serve<F, A, B>(&self, stream: TcpStream, open: Open, graceful: &GracefulShutdown, call: F)
+    fn serve<F, A, B>(&self, stream: TcpStream, held: (Open, mpsc::Sender<Infallible>), call: F)
     where
         F: Fn(Request<Incoming>) -> A + Send + 'static,
-        A: Future<Output = Response<B>> + Send + 'static,
+        A: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
@@ -286,19 +281,37 @@ impl EventLoop {
             .max_concurrent_streams(limits.streams_max)
             .keep_alive_interval(Some(Duration::from_secs(60)))
             .keep_alive_timeout(Duration::from_secs(20));
-        let service = service_fn(move |request| {
-            let answer = call(request);
-            async move { Ok::<_, Infallible>(answer.await) }
-        });
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
+        let connection = builder.serve_connection(TokioIo::new(stream), service_fn(call)).into_owned();
+        let (closing, changed) = (self.closing.clone(), self.closing.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = until_closed(connection, closing, changed).await {
                 tracing::debug!(%error, "a connection ended badly");
             }
-            drop(open);
+            drop(held);
         });
     }
+}
+
+/// Serves a connection to its end, which comes after the requests under way once `closing` turns true.
+async fn until_closed<C: GracefulConnection>(
+    connection: C,
+    mut closing: watch::Receiver<bool>,
+    changed: watch::Receiver<bool>,
+) -> Result<(), C::Error> {
+    let mut connection = pin!(connection);
+    let mut told = pin!(closing.wait_for(|close| *close));
+    // The first look leaves the waker of this task, which stays the same; after that one load tells.
+    let (mut first, mut ending) = (true, false);
+    poll_fn(|ctx| {
+        if !ending && (std::mem::take(&mut first) || changed.has_changed().unwrap_or(true)) {
+            ending = told.as_mut().poll(ctx).is_ready();
+            if ending {
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+        connection.as_mut().poll(ctx)
+    })
+    .await
 }
 
 fn prepare(stream: TcpStream) -> std::io::Result<tokio::net::TcpStream> {

@@ -9,7 +9,10 @@ use crate::Time;
 
 /// What decides whether two requests may share a batch: the lengths of all variable axes but the batch axis.
 /// Empty where every axis is fixed.
-pub type GroupKey = SmallVec<[usize; 4]>;
+pub type GroupKey = SmallVec<[usize; 2]>;
+
+/// Entries whose memory an empty lane may keep.
+const SPARE_MAX: usize = 1024;
 
 /// One waiting request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,13 +44,15 @@ struct Lane<T> {
 pub struct Queue<T> {
     /// Never holds an empty lane.
     lanes: Vec<Lane<T>>,
+    /// The memory of a lane that ran empty, for the next one.
+    spare: VecDeque<(u64, Entry<T>)>,
     length: usize,
     next_sequence: u64,
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Self { lanes: Vec::new(), length: 0, next_sequence: 0 }
+        Self::new()
     }
 }
 
@@ -61,6 +66,12 @@ pub struct Head {
 }
 
 impl<T> Queue<T> {
+    /// An empty queue.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { lanes: Vec::new(), spare: VecDeque::new(), length: 0, next_sequence: 0 }
+    }
+
     /// Requests that wait.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -83,12 +94,10 @@ impl<T> Queue<T> {
             lane.entries.push_back((sequence, entry));
             return;
         }
-        let lane = Lane {
-            priority: entry.priority,
-            group: entry.group.clone(),
-            entries: VecDeque::from([(sequence, entry)]),
-        };
-        self.lanes.push(lane);
+        let mut entries = std::mem::take(&mut self.spare);
+        let (priority, group) = (entry.priority, entry.group.clone());
+        entries.push_back((sequence, entry));
+        self.lanes.push(Lane { priority, group, entries });
     }
 
     /// Moves everything from `other` to here, keeping its order.
@@ -137,7 +146,10 @@ impl<T> Queue<T> {
             let Some((_, entry)) = lane.entries.pop_front() else { break };
             self.length -= 1;
             if lane.entries.is_empty() {
-                self.lanes.swap_remove(index);
+                let lane = self.lanes.swap_remove(index);
+                if lane.entries.capacity() <= SPARE_MAX {
+                    self.spare = lane.entries;
+                }
             }
             if leaves {
                 dropped.push(entry);

@@ -12,13 +12,21 @@ use std::{
 use super::{Pending, Servable};
 use crate::batch::queue::{Entry, Queue};
 
-thread_local!(static TURN: RefCell<Turn> = const { RefCell::new(Turn { lists: Vec::new(), flusher: None }) });
+thread_local!(static TURN: RefCell<Turn> = const { RefCell::new(Turn::new()) });
 
 struct Turn {
     /// One list for each servable that was asked in this turn.
     lists: Vec<(Arc<Servable>, Queue<Pending>)>,
     /// Set while this thread's flusher sleeps.
     flusher: Option<Waker>,
+    /// A list that was run, for its memory.
+    spare: Queue<Pending>,
+}
+
+impl Turn {
+    const fn new() -> Self {
+        Self { lists: Vec::new(), flusher: None, spare: Queue::new() }
+    }
 }
 
 /// Puts the request into this turn's list. Gives it back when this thread has no flusher or it is not listening:
@@ -33,7 +41,7 @@ pub(super) fn join(servable: &Arc<Servable>, entry: Entry<Pending>) -> Option<En
             let Some(flusher) = turn.flusher.take() else { return Some(entry) };
             flusher.wake();
         }
-        let mut list = Queue::default();
+        let mut list = std::mem::take(&mut turn.spare);
         list.push(entry);
         turn.lists.push((Arc::clone(servable), list));
         None
@@ -58,8 +66,9 @@ pub async fn flusher() {
         })
         .await;
         // the borrow has ended: running wakes other tasks, which may join at once
-        for (servable, list) in lists.drain(..) {
-            servable.flush(list);
+        for (servable, mut list) in lists.drain(..) {
+            servable.flush(&mut list);
+            TURN.with_borrow_mut(|turn| turn.spare = list);
         }
     }
 }

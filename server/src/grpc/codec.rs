@@ -96,26 +96,27 @@ pub(super) fn read(
 
 /// Writes an answer, its values raw if the request's were. Values of types that have no field of their own are always
 /// raw, and then so are all.
-pub(super) fn write(answer: Answer, raw: bool) -> pb::ModelInferResponse {
-    let Answer { servable, id, outputs, response: _ } = answer;
+pub(super) fn write(answer: &Answer, raw: bool) -> pb::ModelInferResponse {
     let mut message = pb::ModelInferResponse {
-        model_name: servable.model.to_string(),
-        model_version: servable.version.to_string(),
-        id,
+        model_name: answer.servable.model.to_string(),
+        model_version: answer.servable.version.to_string(),
+        id: answer.id.clone(),
         ..pb::ModelInferResponse::default()
     };
-    let typed = !raw && outputs.iter().all(|output| contents::answered_typed(output.tensor.dtype));
-    for output in outputs {
-        let Tensor { dtype, shape, data } = output.tensor;
+    let typed = |output| contents::answered_typed(answer.tensor(output).dtype);
+    let typed = !raw && answer.outputs.iter().all(typed);
+    message.outputs.reserve_exact(answer.outputs.len());
+    for output in &answer.outputs {
+        let Tensor { dtype, shape, data } = answer.tensor(output);
         message.outputs.push(InferOutputTensor {
-            name: servable.signature.outputs[output.index].name.clone(),
+            name: answer.servable.signature.outputs[output.index].name.clone(),
             datatype: dtype.name().to_owned(),
             shape: shape.iter().map(|&axis| i64::try_from(axis).unwrap_or(i64::MAX)).collect(),
             parameters: HashMap::new(),
-            contents: if typed { contents::from_bytes(dtype, &data) } else { None },
+            contents: if typed { contents::from_bytes(*dtype, data) } else { None },
         });
         if !typed {
-            message.raw_output_contents.push(data);
+            message.raw_output_contents.push(data.clone());
         }
     }
     message

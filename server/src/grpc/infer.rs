@@ -12,7 +12,7 @@ use prost::Message as _;
 use super::{body, codec, deadline, frame, pb};
 use crate::{
     admission::Permit,
-    ask,
+    ask, patience,
     respond::{Kind, Refusal},
     state::State,
 };
@@ -27,8 +27,9 @@ pub(super) async fn answer(
     deadline: Option<Time>,
 ) -> Result<pb::ModelInferResponse, Refusal> {
     let question = codec::read(request, clock::now(), deadline)?;
-    let answer = ask::answer(table, &question.model, question.version.as_deref(), question.ask).await?;
-    Ok(codec::write(answer, question.raw))
+    let codec::Question { model, version, ask, raw } = question;
+    let answer = ask::begin(table, &model, version.as_deref(), ask)?.answer().await?;
+    Ok(codec::write(&answer, raw))
 }
 
 /// Answers a unary call without compression: the framed answer, and the permit for its bytes.
@@ -41,20 +42,30 @@ pub(super) async fn plain(
     arrived: Time,
     deadline: Option<Time>,
 ) -> Result<(Bytes, Permit), Refusal> {
-    let time_max = state.limits.body_time_max;
-    let (message, mut permit) =
-        match deadline::within(arrived, deadline, tokio::time::timeout(time_max, collect(state, request)))
-            .await?
-        {
-            Ok(collected) => collected?,
-            Err(_) => return Err(body::slow_sender(time_max)),
-        };
+    let (message, mut permit) = received(state, request, arrived, deadline).await?;
     let request = pb::ModelInferRequest::decode(message).map_err(|error| {
         Refusal::new(Kind::Internal, format!("the message is no inference.ModelInferRequest: {error}"))
     })?;
     let frame = frame::encode(&answer(state.table(), request, deadline).await?)?;
     permit.grow(frame.len())?;
     Ok((frame, permit))
+}
+
+/// The one message of the body, if it comes in time.
+async fn received(
+    state: &State,
+    request: Request<Incoming>,
+    arrived: Time,
+    deadline: Option<Time>,
+) -> Result<(Bytes, Permit), Refusal> {
+    let time_max = state.limits.body_time_max;
+    let left = || deadline.map_or(time_max, |deadline| (deadline - clock::now()).min(time_max));
+    patience::within(collect(state, request), left).await.unwrap_or_else(|| {
+        Err(match deadline {
+            Some(deadline) if clock::now() >= deadline => deadline::passed(arrived, deadline),
+            _ => body::slow_sender(time_max),
+        })
+    })
 }
 
 /// The one message of the body.

@@ -1,6 +1,6 @@
 //! Bodies: read whole within their limits, and unpacked. Must not know what is in them.
 
-use std::{io::Read as _, pin::pin, task::Poll};
+use std::io::Read as _;
 
 use bytes::{Bytes, BytesMut};
 use flate2::{
@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 
 use crate::{
     admission::Permit,
+    patience,
     respond::{Kind, Refusal},
     state::State,
 };
@@ -32,24 +33,13 @@ const COMPRESS_BYTES_MIN: usize = 1400;
 pub async fn read(state: &State, headers: &HeaderMap, body: Incoming) -> Result<(Bytes, Permit), Refusal> {
     let limit = state.limits.body_bytes_max;
     let mut permit = state.admission.permit();
-    let bytes = {
-        let mut collect = pin!(collect(body, limit, &mut permit));
-        // most bodies came with the head: no timer for those
-        match std::future::poll_fn(|ctx| Poll::Ready(collect.as_mut().poll(ctx))).await {
-            Poll::Ready(bytes) => bytes?,
-            Poll::Pending => {
-                let within = state.limits.body_time_max;
-                let late = |_| {
-                    let message = format!(
-                        "the body did not arrive within {} ms (limits.body_ms_max)",
-                        within.as_millis()
-                    );
-                    Refusal::new(Kind::SlowSender, message)
-                };
-                tokio::time::timeout(within, collect).await.map_err(late)??
-            }
-        }
+    let within = state.limits.body_time_max;
+    let late = || {
+        let message =
+            format!("the body did not arrive within {} ms (limits.body_ms_max)", within.as_millis());
+        Refusal::new(Kind::SlowSender, message)
     };
+    let bytes = patience::within(collect(body, limit, &mut permit), || within).await.ok_or_else(late)??;
     let bytes = match headers.get(header::CONTENT_ENCODING) {
         None => bytes,
         Some(coding) => unpack(&bytes, coding, limit, &mut permit)?,

@@ -43,16 +43,17 @@ struct Input {
 /// # Errors
 /// A refusal naming the field, what was expected and what came.
 pub fn decode(body: &Bytes, json_length: usize, arrived: Time) -> Result<Ask, Refusal> {
-    let mut ask = Ask { arrived, ..Ask::default() };
-    let mut inputs: Vec<Input> = Vec::new();
+    let mut ask = Ask { arrived, inputs: Vec::with_capacity(1), ..Ask::default() };
+    // where the next binary tensor begins
+    let mut at = json_length;
     let mut reader = Reader::new(&body[..json_length]);
     reader.object::<Refusal>(|reader, key| {
         match key {
             "id" => ask.id = reader.text()?.into_owned(),
             "parameters" => parameters(reader, |name, value| ask.parameters.set(name, &value))?,
             "inputs" => reader.list::<Refusal>(|reader| {
-                bounded(inputs.len(), "inputs")?;
-                inputs.push(input(reader)?);
+                bounded(ask.inputs.len(), "inputs")?;
+                ask.inputs.push(finish(input(reader)?, body, &mut at)?);
                 Ok(())
             })?,
             "outputs" => reader.list::<Refusal>(|reader| {
@@ -66,10 +67,6 @@ pub fn decode(body: &Bytes, json_length: usize, arrived: Time) -> Result<Ask, Re
         Ok(())
     })?;
     reader.end()?;
-    let mut at = json_length;
-    for input in inputs {
-        ask.inputs.push(finish(input, body, &mut at)?);
-    }
     if at != body.len() {
         return Err(Refusal::invalid(format!(
             "unexpected additional input data: {} bytes follow the last binary tensor",
@@ -172,15 +169,18 @@ fn parameters(
 fn shape(reader: &mut Reader<'_>, input: &str) -> Result<Shape, Refusal> {
     let mut shape = Shape::new();
     reader.list::<Refusal>(|reader| {
-        let text = reader.skip()?;
-        let text = std::str::from_utf8(text).unwrap_or("?");
         // engines and answers count axes with a sign
-        let axis =
-            text.parse::<usize>().ok().filter(|&axis| i64::try_from(axis).is_ok()).ok_or_else(|| {
-                Refusal::invalid(format!(
-                    "input '{input}': the shape holds {text}; expected whole numbers, 0 or more"
-                ))
-            })?;
+        let axis = match number::small(reader) {
+            Some(axis) => axis,
+            None => {
+                let text = std::str::from_utf8(reader.skip()?).unwrap_or("?");
+                text.parse::<usize>().ok().filter(|&axis| i64::try_from(axis).is_ok()).ok_or_else(|| {
+                    Refusal::invalid(format!(
+                        "input '{input}': the shape holds {text}; expected whole numbers, 0 or more"
+                    ))
+                })?
+            }
+        };
         if shape.len() == RANK_MAX {
             return Err(Refusal::invalid(format!(
                 "input '{input}': the shape has more than {RANK_MAX} axes"
@@ -321,7 +321,7 @@ pub struct Encoded {
 /// # Errors
 /// A text when an output has no JSON form and was not asked for as binary data.
 pub fn encode(answer: &Answer) -> Result<Encoded, String> {
-    let values: usize = answer.outputs.iter().map(|output| output.tensor.data.len()).sum();
+    let values: usize = answer.outputs.iter().map(|output| answer.tensor(output).data.len()).sum();
     let mut out = Vec::with_capacity(256 + values * 3);
     out.extend_from_slice(b"{\"model_name\":");
     write::text(&mut out, answer.servable.model.as_str());
@@ -333,19 +333,20 @@ pub fn encode(answer: &Answer) -> Result<Encoded, String> {
     let mut fault = None;
     write::list(&mut out, answer.outputs.iter(), |out, output| {
         let name = &answer.servable.signature.outputs[output.index].name;
+        let tensor = answer.tensor(output);
         out.extend_from_slice(b"{\"name\":");
         write::text(out, name);
         out.extend_from_slice(b",\"datatype\":\"");
-        out.extend_from_slice(output.tensor.dtype.name().as_bytes());
+        out.extend_from_slice(tensor.dtype.name().as_bytes());
         out.extend_from_slice(b"\",\"shape\":");
-        write::shape(out, &output.tensor.shape);
+        write::shape(out, &tensor.shape);
         if output.binary {
             out.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
-            write::integer(out, output.tensor.data.len());
+            write::integer(out, tensor.data.len());
             out.push(b'}');
         } else {
             out.extend_from_slice(b",\"data\":");
-            if let Err(message) = write::elements(out, &output.tensor) {
+            if let Err(message) = write::elements(out, tensor) {
                 fault.get_or_insert_with(|| format!("output '{name}': {message} (parameter 'binary_data')"));
             }
         }
@@ -357,7 +358,7 @@ pub fn encode(answer: &Answer) -> Result<Encoded, String> {
     }
     let json_length = answer.outputs.iter().any(|output| output.binary).then_some(out.len());
     for output in answer.outputs.iter().filter(|output| output.binary) {
-        out.extend_from_slice(&output.tensor.data);
+        out.extend_from_slice(&answer.tensor(output).data);
     }
     Ok(Encoded { body: out, json_length })
 }

@@ -39,7 +39,7 @@ pub async fn infer(
         Some(0) => raw::decode(&*state.table().resolve(model, version)?, body, arrived)?,
         length => codec::decode(&body, length.unwrap_or(body.len()), arrived)?,
     };
-    let answer = ask::answer(state.table(), model, version, ask).await?;
+    let answer = ask::begin(state.table(), model, version, ask)?.answer().await?;
     let encoded = codec::encode(&answer).map_err(|message| Refusal::new(Kind::Invalid, message))?;
     Ok(respond(headers, encoded))
 }

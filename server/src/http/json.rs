@@ -27,6 +27,26 @@ pub struct Reader<'a> {
     depth: usize,
 }
 
+/// Leading characters, eight at a time, that are neither a quote nor a backslash nor a control character.
+fn plain(bytes: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    // marks the bytes of `value` that are below `bound`, of those that are ASCII; exact up to the first mark
+    let below = |value: u64, bound: u64| value.wrapping_sub(ONES * bound) & !value & HIGHS;
+    let mut count = 0;
+    for chunk in bytes.as_chunks::<8>().0 {
+        let value = u64::from_le_bytes(*chunk);
+        let quote = below(value ^ (ONES * u64::from(b'"')), 1);
+        let backslash = below(value ^ (ONES * u64::from(b'\\')), 1);
+        let marks = quote | backslash | below(value, 0x20);
+        if marks != 0 {
+            return count + (marks.trailing_zeros() / 8) as usize;
+        }
+        count += 8;
+    }
+    count
+}
+
 /// What a value is, told by its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -190,6 +210,7 @@ impl<'a> Reader<'a> {
         self.at += 1;
         let mut escaped = false;
         loop {
+            self.at += plain(&self.bytes[self.at.min(self.bytes.len())..]);
             match self.bytes.get(self.at) {
                 None => return Err(self.error("the text ends inside a string")),
                 Some(b'"') => break,

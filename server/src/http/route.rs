@@ -36,6 +36,12 @@ pub fn parse<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Refusal> {
 
 fn route(path: &str) -> Result<(Route<'_>, Method), Refusal> {
     let not_found = || Refusal::new(Kind::NotFound, "Not Found");
+    if let Some(model) = path.strip_prefix("/v2/models/").and_then(|rest| rest.strip_suffix("/infer"))
+        && !model.contains('/')
+    {
+        // by far the most frequent one
+        return Ok((Route::Infer { model: decode(model)?, version: None }, Method::POST));
+    }
     let rest = path.strip_prefix("/v2").ok_or_else(not_found)?;
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let mut segments = rest.split('/');
