@@ -87,7 +87,7 @@ fn serve(repository: &Path) {
     let listeners = Listeners::bind(&config).expect("free ports");
     let app = App::start(config, listeners).expect("the server starts");
     while !app.state().is_ready() {
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::park_timeout(Duration::from_millis(20));
     }
     let addresses = app.addresses();
     announce(addresses.http.expect("it listens"), addresses.grpc.expect("it listens"));
@@ -99,10 +99,11 @@ fn fixed() {
     let (http, grpc) = (echo.http_address().expect("bound"), echo.grpc_address().expect("bound"));
     let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let end = std::sync::Arc::clone(&ended);
-    std::thread::spawn(move || {
+    let watch = move || {
         announce(http, grpc);
         end.store(true, std::sync::atomic::Ordering::Relaxed);
-    });
+    };
+    std::thread::Builder::new().name("announce".into()).spawn(watch).expect("a thread");
     echo.serve(|| ended.load(std::sync::atomic::Ordering::Relaxed)).expect("epoll works");
 }
 
@@ -216,11 +217,12 @@ pub fn flags(process: &Process, wire: Wire, model: &str, body: &Path, seconds: f
 pub fn load(flags: &Flags) -> RunReport {
     let plan = Plan::new(flags).unwrap_or_else(|faults| panic!("{}", faults.join("\n")));
     let (events, received) = sync_channel(16);
-    let drain = std::thread::spawn(move || received.iter().for_each(drop));
-    let report = session::carry_out(&plan, &events).unwrap_or_else(|error| panic!("{error}"));
-    drop(events);
-    let _ = drain.join();
-    report.run.expect("one server, one run")
+    std::thread::scope(|scope| {
+        scope.spawn(move || received.iter().for_each(drop));
+        let report = session::carry_out(&plan, &events).unwrap_or_else(|error| panic!("{error}"));
+        drop(events);
+        report.run.expect("one server, one run")
+    })
 }
 
 /// Median of the values.

@@ -79,7 +79,7 @@ fn swap(repository: &Path, drawer: &Path, version: usize, server: &Process) {
     fs::rename(&staged, model.join(&name)).expect("it appears at once");
     let path = format!("/v2/models/b/versions/{name}/ready");
     while !rig::is_ok(server, &path) {
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::park_timeout(Duration::from_millis(5));
     }
     fs::remove_dir_all(model.join((version - 1).to_string())).expect("it is removed");
 }

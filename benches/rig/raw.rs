@@ -3,7 +3,6 @@
 use std::{
     io::{BufRead, BufReader},
     path::Path,
-    time::{Duration, Instant},
 };
 
 use gannet_models::{DType, settings::Device};
@@ -11,6 +10,7 @@ use gannet_ort::{OrtBackend, OrtOptions};
 use gannet_runtime::{
     TensorView,
     backend::{Backend, OpenOptions},
+    clock,
 };
 
 use super::{Role, command};
@@ -66,13 +66,13 @@ pub(super) fn serve(file: &Path, arguments: &[String]) {
         for _ in 0..3 {
             run();
         }
-        let (start, mut times) = (Instant::now(), Vec::new());
-        while start.elapsed() < Duration::from_secs_f64(seconds) {
-            let begin = Instant::now();
+        let (start, mut times) = (clock::now(), Vec::new());
+        while (clock::now().ns_since(start) as f64) < seconds * 1e9 {
+            let begin = clock::now();
             run();
-            times.push(begin.elapsed().as_secs_f64() * 1e6);
+            times.push(clock::now().ns_since(begin) as f64 / 1e3);
         }
-        let total = start.elapsed().as_secs_f64();
+        let total = clock::now().ns_since(start) as f64 / 1e9;
         let rate = (times.len() * rows) as f64 / total;
         println!("{rows} {} {rate}", super::median(&times));
     }

@@ -1,12 +1,12 @@
 //! The data plane's threads and sockets: one current-thread runtime for each core, one acceptor for each listener
-//! that hands every connection to the least loaded of them. Must not know what is spoken on a connection beyond
-//! HTTP/1.1 and HTTP/2.
+//! that hands every connection to the least loaded of them. Must not know what is spoken on a connection.
+
+mod connection;
 
 use std::{
     convert::Infallible,
-    future::{Future, poll_fn},
+    future::Future,
     net::{SocketAddr, TcpListener, TcpStream},
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -18,21 +18,14 @@ use std::{
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulConnection},
-};
+use hyper::body::Incoming;
 use tokio::sync::{mpsc, watch};
 
+use self::connection::Terms;
 use crate::{grpc::GrpcService, http::HttpService, state::State};
 
 /// Accepted connections that may wait for one thread to take them over.
 const HANDED_MAX: usize = 1024;
-/// HTTP/2 windows and frames that let a tensor of some megabytes through without a pause.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-const FRAME_BYTES: u32 = 1 << 20;
 /// Pause of the acceptor after an error such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -266,52 +259,18 @@ impl EventLoop {
                 return;
             }
         };
-        let limits = &self.state.limits;
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .pipeline_flush(true)
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.head_time_max)
-            .http2()
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_frame_size(FRAME_BYTES)
-            .max_concurrent_streams(limits.streams_max)
-            .keep_alive_interval(Some(Duration::from_secs(60)))
-            .keep_alive_timeout(Duration::from_secs(20));
-        let connection = builder.serve_connection(TokioIo::new(stream), service_fn(call)).into_owned();
-        let (closing, changed) = (self.closing.clone(), self.closing.clone());
+        let terms = Terms {
+            closing: self.closing.clone(),
+            head_time_max: self.state.limits.head_time_max,
+            streams_max: self.state.limits.streams_max,
+        };
         tokio::spawn(async move {
-            if let Err(error) = until_closed(connection, closing, changed).await {
+            if let Err(error) = connection::serve(stream, terms, call).await {
                 tracing::debug!(%error, "a connection ended badly");
             }
             drop(held);
         });
     }
-}
-
-/// Serves a connection to its end, which comes after the requests under way once `closing` turns true.
-async fn until_closed<C: GracefulConnection>(
-    connection: C,
-    mut closing: watch::Receiver<bool>,
-    changed: watch::Receiver<bool>,
-) -> Result<(), C::Error> {
-    let mut connection = pin!(connection);
-    let mut told = pin!(closing.wait_for(|close| *close));
-    // The first look leaves the waker of this task, which stays the same; after that one load tells.
-    let (mut first, mut ending) = (true, false);
-    poll_fn(|ctx| {
-        if !ending && (std::mem::take(&mut first) || changed.has_changed().unwrap_or(true)) {
-            ending = told.as_mut().poll(ctx).is_ready();
-            if ending {
-                connection.as_mut().graceful_shutdown();
-            }
-        }
-        connection.as_mut().poll(ctx)
-    })
-    .await
 }
 
 fn prepare(stream: TcpStream) -> std::io::Result<tokio::net::TcpStream> {

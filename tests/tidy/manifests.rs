@@ -27,7 +27,10 @@ const ARROWS: [(&str, &[&str]); 12] = [
         ],
     ),
     ("gannet-loadtest", &[]),
-    ("gannet-benches", &["gannet-models", "gannet-runtime", "gannet-ort", "gannet-tch", "gannet-server"]),
+    (
+        "gannet-benches",
+        &["gannet-models", "gannet-runtime", "gannet-ort", "gannet-tch", "gannet-server", "gannet-loadtest"],
+    ),
     ("gannet-tests", &["*"]),
     ("gannet-fuzz", &["*"]),
 ];

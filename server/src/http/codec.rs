@@ -46,7 +46,7 @@ pub fn decode(body: &Bytes, json_length: usize, arrived: Time) -> Result<Ask, Re
     let mut ask = Ask { arrived, inputs: Vec::with_capacity(1), ..Ask::default() };
     // where the next binary tensor begins
     let mut at = json_length;
-    let mut reader = Reader::new(&body[..json_length]);
+    let mut reader = Reader::new(&body[..json_length])?;
     reader.object::<Refusal>(|reader, key| {
         match key {
             "id" => ask.id = reader.text()?.into_owned(),

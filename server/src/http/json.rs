@@ -22,6 +22,7 @@ pub struct JsonError {
 /// Reads one value after another.
 #[derive(Debug, Clone)]
 pub struct Reader<'a> {
+    text: &'a str,
     pub(super) bytes: &'a [u8],
     pub(super) at: usize,
     depth: usize,
@@ -65,10 +66,15 @@ pub enum Kind {
 }
 
 impl<'a> Reader<'a> {
-    /// Begins at the start of `bytes`.
-    #[must_use]
-    pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, depth: 0 }
+    /// Begins at the start of `bytes`, which are looked at once as a whole: every string in them is then known to be
+    /// UTF-8.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, JsonError> {
+        let text = std::str::from_utf8(bytes)
+            .map_err(|error| JsonError { message: "invalid utf-8".into(), at: error.valid_up_to() })?;
+        Ok(Self { text, bytes, at: 0, depth: 0 })
     }
 
     /// An error here.
@@ -201,7 +207,7 @@ impl<'a> Reader<'a> {
     /// Reads a string. Borrowed where it has no escapes.
     ///
     /// # Errors
-    /// When this is no string, or not UTF-8.
+    /// When this is no string.
     pub fn text(&mut self) -> Result<Cow<'a, str>, JsonError> {
         if self.peek() != Some(b'"') {
             return Err(self.unexpected("a string"));
@@ -223,15 +229,14 @@ impl<'a> Reader<'a> {
             }
         }
         self.at += 1;
-        let quoted =
-            self.bytes.get(start..self.at).ok_or_else(|| self.error("the text ends inside a string"))?;
-        let at_start = |message: String| JsonError { message: message.into(), at: start };
+        let ends = || self.error("the text ends inside a string");
         if escaped {
-            let text: String = serde_json::from_slice(quoted).map_err(|error| at_start(error.to_string()))?;
+            let quoted = self.bytes.get(start..self.at).ok_or_else(ends)?;
+            let text: String = serde_json::from_slice(quoted)
+                .map_err(|error| JsonError { message: error.to_string().into(), at: start })?;
             return Ok(Cow::Owned(text));
         }
-        let inner = &quoted[1..quoted.len() - 1];
-        std::str::from_utf8(inner).map(Cow::Borrowed).map_err(|error| at_start(error.to_string()))
+        self.text.get(start + 1..self.at - 1).map(Cow::Borrowed).ok_or_else(ends)
     }
 
     /// Reads `true` or `false`.
@@ -304,7 +309,7 @@ mod tests {
     use super::*;
 
     fn accepts(bytes: &[u8]) -> bool {
-        let mut reader = Reader::new(bytes);
+        let Ok(mut reader) = Reader::new(bytes) else { return false };
         reader.skip().is_ok() && reader.end().is_ok()
     }
 
@@ -358,7 +363,7 @@ mod tests {
     #[test]
     fn messages_say_where() {
         let check = |text: &str, expected: &str| {
-            let mut reader = Reader::new(text.as_bytes());
+            let mut reader = Reader::new(text.as_bytes()).unwrap();
             let message = reader.skip().and_then(|_| reader.end()).unwrap_err().to_string();
             assert!(message.contains(expected), "{message} for {text}");
         };

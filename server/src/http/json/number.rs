@@ -85,7 +85,17 @@ fn literal<'a>(reader: &mut Reader<'a>) -> Result<Literal<'a>, JsonError> {
     let negative = bytes.get(start) == Some(&b'-');
     let whole_start = start + usize::from(negative);
     let mut mantissa = 0u64;
-    let mut at = digits(bytes, whole_start, &mut mantissa);
+    // most numbers have one digit before the point, or one more
+    let mut at = whole_start;
+    while at < whole_start + 2
+        && let Some(digit @ b'0'..=b'9') = bytes.get(at)
+    {
+        mantissa = mantissa * 10 + u64::from(digit - b'0');
+        at += 1;
+    }
+    if at == whole_start + 2 {
+        at = digits(bytes, at, &mut mantissa);
+    }
     let leading_zero = bytes.get(whole_start) == Some(&b'0');
     if at == whole_start || (leading_zero && at > whole_start + 1) {
         reader.at = at;
@@ -374,7 +384,7 @@ mod tests {
     use super::*;
 
     fn read<T: Element>(text: &str) -> Result<T, JsonError> {
-        let mut reader = Reader::new(text.as_bytes());
+        let mut reader = Reader::new(text.as_bytes()).unwrap();
         let value = T::read(&mut reader)?;
         reader.end()?;
         Ok(value)
@@ -472,7 +482,7 @@ mod tests {
     fn lists_may_be_flat_or_nested() {
         let check = |text: &str, expected: Result<&[u8], &str>| {
             let mut out = Vec::new();
-            let mut reader = Reader::new(text.as_bytes());
+            let mut reader = Reader::new(text.as_bytes()).unwrap();
             let result = numbers::<u8>(&mut reader, &mut out, 6);
             match expected {
                 Ok(bytes) => {

@@ -7,8 +7,8 @@ use gannet_runtime::{Tensor, tensor::byte_elements};
 
 /// Appends a string with its quotes.
 pub fn text(out: &mut Vec<u8>, text: &str) {
-    let plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
-    if text.bytes().all(plain) {
+    let plain = |byte: &u8| *byte >= 0x20 && *byte != b'"' && *byte != b'\\';
+    if text.as_bytes()[super::plain(text.as_bytes())..].iter().all(plain) {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');
