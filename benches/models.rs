@@ -104,7 +104,7 @@ impl Net {
         match self {
             Self::Mlp => fs::write(file, onnx::mlp()),
             Self::Mlp30 => fs::write(file, mlp::mlp30()),
-            Self::Digits => fs::copy(zoo("digits/1/model.onnx"), file).map(drop),
+            Self::Digits => fs::copy(zoo("digits/2/model.onnx"), file).map(drop),
             Self::Trees => fs::copy(zoo("breast_cancer/1/model.onnx"), file).map(drop),
             Self::Encoder => fs::write(file, encoder::encoder()),
             Self::Resnet50 => fs::write(file, resnet::resnet50()),

@@ -115,7 +115,7 @@ pub(crate) fn check(settings: &mut ModelSettings, names: &FieldNames, faults: &m
     within(names.timeout, settings.timeout_us_default, 0, DURATION_US_MAX);
     within(names.priority_levels, settings.priority_levels.into(), 0, PRIORITY_LEVELS_MAX.into());
     within(names.queue_requests_max, settings.queue_requests_max as u64, 1, QUEUE_REQUESTS_LIMIT as u64);
-    within(names.instances, settings.instances as u64, 1, INSTANCES_MAX as u64);
+    within(names.instances, settings.instances.unwrap_or(1) as u64, 1, INSTANCES_MAX as u64);
     within(names.threads, settings.threads as u64, 1, THREADS_MAX as u64);
     check_priorities(settings, names, faults);
     check_preferred(settings, names, faults);

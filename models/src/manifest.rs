@@ -175,7 +175,7 @@ fn read_scheduling(root: &mut Table<'_>, settings: &mut ModelSettings) {
 fn read_instances(root: &mut Table<'_>, settings: &mut ModelSettings) {
     if let Some(mut table) = root.table("instances") {
         let count = table.integer("count", 1, crate::settings::INSTANCES_MAX as u64);
-        set(&mut settings.instances, count.map(|count| count as usize));
+        settings.instances = count.map(|count| count as usize).or(settings.instances);
         let threads = table.integer("threads", 1, faults::THREADS_MAX as u64);
         set(&mut settings.threads, threads.map(|threads| threads as usize));
         let device = table.value("device", "\"cpu\" or \"cuda:0\"", |value| device(value.as_str()?));

@@ -5,8 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{DType, Version};
 
-/// Rows a batch may hold when nobody said anything.
+/// Rows a batch may hold when nobody said anything and nothing could be measured.
 pub const BATCH_ROWS_INFERRED: usize = 64;
+/// Rows up to which batches are tried at load when nobody said anything.
+pub const BATCH_ROWS_TRIED: usize = 256;
 /// Requests that may wait for one servable when nobody said anything.
 pub const QUEUE_REQUESTS_MAX: usize = 1024;
 /// Time that warm-up may take when nobody said anything, in milliseconds.
@@ -35,8 +37,8 @@ pub struct ModelSettings {
     pub timeout_us_default: u64,
     /// Whether a request may shorten or lengthen that deadline.
     pub timeout_override: bool,
-    /// Sessions that run side by side.
-    pub instances: usize,
+    /// Sessions that run side by side; `None`: chosen at load, by what a run costs.
+    pub instances: Option<usize>,
     /// Threads inside one run. 1: the instance's own; more: taken from the process-wide pool.
     pub threads: usize,
     /// Where it runs.
@@ -71,7 +73,7 @@ impl Default for ModelSettings {
             queue_requests_max: QUEUE_REQUESTS_MAX,
             timeout_us_default: 0,
             timeout_override: true,
-            instances: 1,
+            instances: None,
             threads: 1,
             device: Device::Cpu,
             version_policy: VersionPolicy::Latest(1),
@@ -101,7 +103,7 @@ impl ModelSettings {
 /// Whether and how far requests are batched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Batching {
-    /// A batch axis where the model has one; [`BATCH_ROWS_INFERRED`] rows; a larger request is split.
+    /// A batch axis where the model has one; the rows that measure best at load; a larger request is split.
     Inferred,
     /// No batch axis.
     Off,

@@ -22,6 +22,14 @@ pub fn now() -> Time {
     Time(START_NS + u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX / 2))
 }
 
+/// How long the calling thread has worked, in nanoseconds; good for differences only. A system call.
+#[must_use]
+pub fn thread_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let parts = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
+    parts.0.unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(parts.1.unwrap_or(0))
+}
+
 /// The wall clock at `time`, in milliseconds since 1970. Read once a process and carried on by the monotonic
 /// clock, so it costs nothing; it ignores later adjustments of the system's clock.
 #[must_use]

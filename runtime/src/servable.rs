@@ -17,7 +17,7 @@ use gannet_models::{ModelName, ModelSettings, Signature, Version, settings::Batc
 use tokio::sync::oneshot;
 
 pub use self::answering::Answering;
-use self::instance::Worker;
+use self::instance::{By, Worker};
 use crate::{
     InferError, InferRequest, InferResponse, Time,
     batch::{
@@ -33,7 +33,7 @@ use crate::{
 
 /// How long an I/O thread may be kept by a batch that it runs itself, in nanoseconds. Measured: running inline won
 /// over handing over up to 240 us.
-const INLINE_NS_MAX: u64 = 250_000;
+pub(crate) const INLINE_NS_MAX: u64 = 250_000;
 
 /// What identifies one loaded copy among all that ever were.
 pub type Incarnation = u64;
@@ -100,21 +100,12 @@ pub struct Loaded {
     pub workers: Vec<Worker>,
     /// Costs learned at warm-up.
     pub costs: ShapeCosts,
+    /// Rows that one run takes at most; 1 without a batch axis.
+    pub rows_max: usize,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Rows that one run takes at most.
-#[must_use]
-pub fn rows_max(signature: &Signature, batching: Batching) -> usize {
-    match batching {
-        _ if !signature.batched => 1,
-        Batching::Off => 1,
-        Batching::Inferred => gannet_models::settings::BATCH_ROWS_INFERRED,
-        Batching::Stated(rows) => rows,
-    }
 }
 
 impl Servable {
@@ -123,7 +114,7 @@ impl Servable {
     pub fn new(loaded: Loaded) -> Self {
         let settings = &loaded.settings;
         let policy = BatchPolicy {
-            rows_max: rows_max(&loaded.signature, settings.batching),
+            rows_max: loaded.rows_max.max(1),
             delay_ns_max: settings.queue_delay_us_max * 1000,
             preferred_rows: settings.preferred_batch_rows.clone(),
         };
@@ -338,9 +329,9 @@ impl Servable {
         self.joined.notify_one();
     }
 
-    /// Runs the list of one event-loop turn, here if that is cheap and an instance is free, else by an instance's
-    /// own thread.
-    fn flush(self: &Arc<Self>, list: &mut Queue<Pending>) {
+    /// Runs the list of one event-loop turn: here, as far as that is cheap and an instance is free, else by an
+    /// instance's own thread. Whether some of it is left for this thread's next turn.
+    fn flush(self: &Arc<Self>, list: &mut Queue<Pending>) -> bool {
         if self.runs_inline(list) {
             for (index, worker) in self.workers.iter().enumerate() {
                 let mut worker = match worker.try_lock() {
@@ -348,29 +339,27 @@ impl Servable {
                     Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                     Err(TryLockError::WouldBlock) => continue,
                 };
-                while !list.is_empty() {
+                let mut spent_ns = 0;
+                while !list.is_empty() && spent_ns <= INLINE_NS_MAX {
                     let take = |batch: &mut instance::Batch<'_>| batch.fill(list, self.policy.rows_max);
-                    contain(|| worker.run_next(self, index, take));
+                    contain(|| spent_ns += worker.run_next(self, index, By::EventLoop, take));
                 }
-                return;
+                return !list.is_empty();
             }
         }
         self.enqueue(|queue| queue.append(list));
+        false
     }
 
-    /// The whole list is cheap, its cost is known, and nobody waits before it.
+    /// Each batch of the list is cheap, its cost is known, and nobody waits before it.
     fn runs_inline(&self, list: &Queue<Pending>) -> bool {
-        if self.policy.delay_ns_max > 0 || self.queue_length.load(Ordering::Acquire) > 0 {
-            return false;
-        }
-        let rows_max = self.policy.rows_max;
-        let mut total_ns = 0u64;
-        for (group, rows) in list.lanes() {
-            let table = self.costs.table(group);
-            let Some(cost_ns) = table.median_ns(rows.min(rows_max)) else { return false };
-            total_ns = total_ns.saturating_add(cost_ns.saturating_mul(rows.div_ceil(rows_max).max(1) as u64));
-        }
-        total_ns <= INLINE_NS_MAX
+        let is_cheap = |(group, rows): (&GroupKey, usize)| {
+            let own_ns = self.costs.table(group).own_ns(rows.min(self.policy.rows_max));
+            own_ns.is_some_and(|own_ns| own_ns <= INLINE_NS_MAX)
+        };
+        self.policy.delay_ns_max == 0
+            && self.queue_length.load(Ordering::Acquire) == 0
+            && list.lanes().all(is_cheap)
     }
 
     /// The life of an instance thread: capacity first, then work.
@@ -387,7 +376,9 @@ impl Servable {
                     self.joined.notify_one();
                 }
             };
-            contain(|| worker.run_next(self, index, take));
+            contain(|| {
+                worker.run_next(self, index, By::Instance, take);
+            });
         }
     }
 

@@ -160,6 +160,7 @@ fn start_rest(
         scan: repository.scan,
         settle: repository.settle,
         ingest: repository.ingest,
+        event_loops: config.runtime.io_threads,
     };
     let (repository, sync) =
         Repository::start(options, backends.all.clone(), control.clone()).map_err(anyhow::Error::msg)?;

@@ -62,6 +62,8 @@ pub struct RepositoryOptions {
     pub settle: Duration,
     /// The most that is read from one version.
     pub ingest: IngestLimits,
+    /// I/O threads, each of which could run an instance of its own.
+    pub event_loops: usize,
 }
 
 /// A load request's own configuration and files.

@@ -237,7 +237,7 @@ impl World {
         let group = &self.requests[taken.batch[0]].group;
         let fails = self.random.percent(4);
         let copy = self.copies.get_mut(&incarnation).ok_or("no such copy")?;
-        copy.costs.table(group).record(rows, cost_ns);
+        copy.costs.table(group).record(rows, cost_ns, cost_ns);
         copy.instances[instance] = Some(Run { batch: taken.batch, ends: self.now.plus_ns(cost_ns), fails });
         self.after(cost_ns, Event::RunEnds(incarnation, instance));
         Ok(())

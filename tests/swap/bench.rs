@@ -51,7 +51,7 @@ impl Bench {
     /// Wants `version` alone, whose answers are its number more than their question. An axis called `seq` is padded.
     pub(crate) fn aspire(&self, version: u64, behaviour: &str) -> Vec<VersionStatus> {
         let padding = vec![Padding { axis: Arc::from("seq"), buckets: vec![4], value: 0.0 }];
-        let settings = ModelSettings { instances: 2, padding, ..ModelSettings::default() };
+        let settings = ModelSettings { instances: Some(2), padding, ..ModelSettings::default() };
         let spec = LoadSpec {
             version: Version::new(&version.to_string()).unwrap(),
             artifact: self.artifact(version, behaviour),
@@ -59,6 +59,7 @@ impl Bench {
             class_labels: None,
             backend: Arc::new(self.backend.clone()),
             origin: Arc::from("a test"),
+            event_loops: 1,
         };
         let model = ModelName::new(MODEL).unwrap();
         self.control.aspire(model.clone(), vec![spec], BTreeMap::new());

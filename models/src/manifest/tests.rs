@@ -35,7 +35,7 @@ fn everything_can_be_said() {
         queue_requests_max: 256,
         timeout_us_default: 50_000,
         timeout_override: true,
-        instances: 2,
+        instances: Some(2),
         threads: 1,
         device: Device::Cpu,
         version_policy: VersionPolicy::Latest(2),

@@ -276,7 +276,7 @@ fn instance_groups(config: Fields<'_>, settings: &mut ModelSettings, faults: &mu
     }
     if let Some(device) = device {
         settings.device = device;
-        settings.instances = usize::try_from(instances).unwrap_or(1);
+        settings.instances = usize::try_from(instances).ok();
     }
 }
 

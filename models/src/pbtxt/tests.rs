@@ -58,7 +58,7 @@ fn what_is_supported_is_read() {
     let settings = parsed(COMPLETE);
     assert_eq!(settings.backend.as_deref(), Some("onnxruntime"));
     assert_eq!(settings.batching, Batching::Stated(8));
-    assert_eq!((settings.instances, settings.device, settings.threads), (3, Device::Cpu, 2));
+    assert_eq!((settings.instances, settings.device, settings.threads), (Some(3), Device::Cpu, 2));
     assert_eq!(settings.preferred_batch_rows, [4, 8]);
     assert_eq!((settings.queue_delay_us_max, settings.timeout_us_default), (100, 5000));
     assert_eq!((settings.priority_levels, settings.priority_default), (3, 2));

@@ -102,7 +102,7 @@ fn instance_group(name: &str, settings: &ModelSettings) -> Value {
         [
             ("name", text(name)),
             ("kind", Value::EnumNumber(kind)),
-            ("count", Value::I32(clamp(settings.instances))),
+            ("count", Value::I32(clamp(settings.instances.unwrap_or(1)))),
             ("gpus", Value::List(gpus)),
         ],
     )

@@ -31,6 +31,8 @@ struct Class {
     /// 0: unknown.
     median_ns: AtomicU64,
     upper_ns: AtomicU64,
+    /// Median of the running thread's own time: what a run costs where nobody else takes the core meanwhile.
+    own_ns: AtomicU64,
 }
 
 impl Default for CostTable {
@@ -53,10 +55,12 @@ fn step(estimate_ns: u64, sample_ns: u64, up: u64, down: u64) -> u64 {
 }
 
 impl CostTable {
-    /// Learns from one run.
-    pub fn record(&self, rows: usize, cost_ns: u64) {
+    /// Learns from one run: how long it took, and how much of that its thread worked.
+    pub fn record(&self, rows: usize, cost_ns: u64, own_ns: u64) {
         let class = &self.classes[class_of(rows)];
-        let cost_ns = cost_ns.max(1);
+        let (cost_ns, own_ns) = (cost_ns.max(1), own_ns.max(1));
+        let own = class.own_ns.load(Ordering::Relaxed);
+        class.own_ns.store(if own == 0 { own_ns } else { step(own, own_ns, 2, 2) }, Ordering::Relaxed);
         let median_ns = class.median_ns.load(Ordering::Relaxed);
         if median_ns == 0 {
             class.median_ns.store(cost_ns, Ordering::Relaxed);
@@ -97,6 +101,11 @@ impl CostTable {
             size /= 2;
         }
         best.1
+    }
+
+    /// The median of the running thread's own time, `None` while nothing like it was seen.
+    pub fn own_ns(&self, rows: usize) -> Option<u64> {
+        self.known(rows, |class| &class.own_ns)
     }
 
     fn exact(&self, rows: usize) -> Option<u64> {
@@ -155,11 +164,12 @@ mod tests {
         assert_eq!(table.median_ns(1), None);
         for i in 0..4000u64 {
             let outlier = if i % 50 == 0 { 900 } else { 0 };
-            table.record(4, 1000 + (i * 37 % 100) + outlier);
+            table.record(4, 1000 + (i * 37 % 100) + outlier, 900);
         }
         let (median, upper) = (table.median_ns(4).unwrap(), table.upper_ns(4).unwrap());
         assert!((1000..1130).contains(&median), "{median}");
         assert!((1050..1900).contains(&upper), "{upper}");
+        assert_eq!(table.own_ns(4), Some(900));
         assert_eq!(table.median_ns(3), Some(median), "3 and 4 rows share a class");
         assert_eq!(table.median_ns(1), Some(median), "a larger batch bounds a smaller one");
         assert_eq!(table.median_ns(5), None);
@@ -170,7 +180,7 @@ mod tests {
     fn a_dear_large_batch_is_split() {
         let table = CostTable::default();
         for (rows, ns) in [(1, 3_000), (32, 30_000), (64, 58_000), (128, 404_000), (256, 820_000)] {
-            table.record(rows, ns);
+            table.record(rows, ns, ns);
         }
         assert_eq!(table.call_rows(256), 64);
         assert_eq!(table.call_rows(64), 64);
@@ -178,7 +188,7 @@ mod tests {
         assert_eq!(table.call_rows(0), 0);
         let cheap = CostTable::default();
         for (rows, ns) in [(1, 3_000), (64, 5_000), (256, 9_000)] {
-            cheap.record(rows, ns);
+            cheap.record(rows, ns, ns);
         }
         assert_eq!(cheap.call_rows(256), 256);
     }

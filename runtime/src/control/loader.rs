@@ -2,6 +2,7 @@
 //! threads of low priority, so that a load is not felt by requests. Must not know the table, or who is replaced.
 
 pub mod golden;
+mod tune;
 pub mod warm_up;
 
 use std::{fmt, sync::Arc};
@@ -35,6 +36,8 @@ pub struct LoadSpec {
     pub backend: Arc<dyn Backend>,
     /// Where it was found, for messages.
     pub origin: Arc<str>,
+    /// I/O threads, each of which could run an instance of its own.
+    pub event_loops: usize,
 }
 
 impl fmt::Debug for LoadSpec {
@@ -62,7 +65,9 @@ impl Wanted for LoadSpec {
     fn memory_bytes(&self) -> u64 {
         let files = self.artifact.size_bytes();
         let one = files.saturating_mul(2).saturating_add(SESSION_BYTES);
-        self.settings.memory_bytes.unwrap_or_else(|| one.saturating_mul(self.settings.instances as u64))
+        self.settings
+            .memory_bytes
+            .unwrap_or_else(|| one.saturating_mul(self.settings.instances.unwrap_or(1) as u64))
     }
 }
 
@@ -103,19 +108,23 @@ pub fn load(
     let mut signature = workers[0].signature().clone();
     declare(&mut signature, spec)?;
     decide_batch_axis(&mut signature, settings, &mut workers[0])?;
-    while workers.len() < settings.instances.max(1) {
-        workers.push(open()?);
-    }
     let costs = ShapeCosts::default();
-    if settings.warm_up.enabled {
-        warm_up::run(&signature, settings, &mut workers, &costs)?;
+    let measured = warm_up::run(&signature, settings, &mut workers[0], &costs);
+    let rows_max = tune::rows_max(&signature, settings.batching, &measured);
+    let instances = settings.instances.unwrap_or_else(|| {
+        tune::instances(rows_max, &measured, spec.event_loops, spec.artifact.size_bytes())
+    });
+    while workers.len() < instances.max(1) {
+        let mut worker = open()?;
+        warm_up::touch(&signature, settings, &mut worker, rows_max);
+        workers.push(worker);
     }
     let cases = qualify.golden_cases(&spec.artifact, model.as_str(), &signature)?;
-    golden::check(&cases, &signature, settings, &mut workers[0])?;
+    golden::check(&cases, &signature, (settings, rows_max), &mut workers[0])?;
     spec.backend.release_memory();
     let platform = spec.backend.platform();
     let (model, version, settings) = (model.clone(), spec.version.clone(), Arc::clone(settings));
-    Ok(Loaded { model, version, incarnation, signature, settings, platform, workers, costs })
+    Ok(Loaded { model, version, incarnation, signature, settings, platform, workers, costs, rows_max })
 }
 
 /// Checks what the configuration states against what the model says, and takes over its class names.

@@ -39,6 +39,15 @@ impl std::fmt::Debug for Worker {
     }
 }
 
+/// Who runs a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// An I/O thread, between two turns: nobody else wants its core.
+    EventLoop,
+    /// The instance's own thread, which shares the cores with the event loops.
+    Instance,
+}
+
 /// A batch being taken.
 pub(super) struct Batch<'a> {
     servable: &'a Servable,
@@ -74,8 +83,14 @@ impl Worker {
         self.instance.signature()
     }
 
-    /// Takes one batch with `take` and answers it.
-    pub(super) fn run_next(&mut self, servable: &Servable, index: usize, take: impl FnOnce(&mut Batch<'_>)) {
+    /// Takes one batch with `take` and answers it. How long that took, in nanoseconds.
+    pub(super) fn run_next(
+        &mut self,
+        servable: &Servable,
+        index: usize,
+        by: By,
+        take: impl FnOnce(&mut Batch<'_>),
+    ) -> u64 {
         let mut entries = std::mem::take(&mut self.entries);
         let mut dropped = std::mem::take(&mut self.dropped);
         let now = clock::now();
@@ -94,16 +109,18 @@ impl Worker {
             let rows: usize = entries.iter().map(|entry| entry.rows).sum();
             let cost_ns = servable.costs.table(&entries[0].group).upper_ns(rows).unwrap_or(1);
             servable.busy_until_ns[index].store(now.plus_ns(cost_ns).as_ns(), Ordering::Relaxed);
-            self.answer(servable, &mut entries);
+            self.answer(servable, by, &mut entries);
             servable.busy_until_ns[index].store(0, Ordering::Relaxed);
         }
         self.entries = entries;
         self.dropped = dropped;
+        clock::now().ns_since(now)
     }
 
     /// Runs the entries together; if that fails, each alone, so that one bad value harms nobody else.
-    fn answer(&mut self, servable: &Servable, entries: &mut Vec<Entry<Pending>>) {
+    fn answer(&mut self, servable: &Servable, by: By, entries: &mut Vec<Entry<Pending>>) {
         let started = clock::now();
+        let worked_ns = (by == By::Instance).then(clock::thread_ns);
         let result = {
             let parts: Vec<Part<'_>> =
                 entries.iter().map(|e| Part { inputs: &e.payload.inputs, rows: e.rows }).collect();
@@ -112,7 +129,11 @@ impl Worker {
         match result {
             Ok((answers, mut timing)) => {
                 let group = &entries[0].group;
-                servable.costs.table(group).record(timing.batch_rows, timing.compute_ns);
+                let own_ns = worked_ns.map_or(timing.compute_ns, |before| {
+                    // the thread also gathered and scattered: that is little, and part of what an event loop would do
+                    (clock::thread_ns() - before).min(timing.compute_ns)
+                });
+                servable.costs.table(group).record(timing.batch_rows, timing.compute_ns, own_ns);
                 servable.stats.batch(&BatchSample {
                     requests: entries.len() as u64,
                     rows: timing.batch_rows,
@@ -128,7 +149,7 @@ impl Worker {
             }
             Err(_) if entries.len() > 1 => {
                 for entry in std::mem::take(entries) {
-                    self.answer(servable, &mut vec![entry]);
+                    self.answer(servable, by, &mut vec![entry]);
                 }
             }
             Err(error) => {

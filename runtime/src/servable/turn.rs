@@ -27,6 +27,17 @@ impl Turn {
     const fn new() -> Self {
         Self { lists: Vec::new(), flusher: None, spare: Queue::new() }
     }
+
+    /// Puts a list that was not run to its end before what has joined meanwhile.
+    fn keep(&mut self, servable: Arc<Servable>, mut list: Queue<Pending>) {
+        match self.lists.iter_mut().find(|(listed, _)| Arc::ptr_eq(listed, &servable)) {
+            Some((_, joined)) => {
+                list.append(joined);
+                *joined = list;
+            }
+            None => self.lists.push((servable, list)),
+        }
+    }
 }
 
 /// Puts the request into this turn's list. Gives it back when this thread has no flusher or it is not listening:
@@ -67,8 +78,12 @@ pub async fn flusher() {
         .await;
         // the borrow has ended: running wakes other tasks, which may join at once
         for (servable, mut list) in lists.drain(..) {
-            servable.flush(&mut list);
-            TURN.with_borrow_mut(|turn| turn.spare = list);
+            let more = servable.flush(&mut list);
+            TURN.with_borrow_mut(|turn| if more { turn.keep(servable, list) } else { turn.spare = list });
+        }
+        // what is left runs behind all that is ready now
+        if TURN.with_borrow(|turn| !turn.lists.is_empty()) {
+            tokio::task::yield_now().await;
         }
     }
 }

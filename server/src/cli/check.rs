@@ -123,17 +123,17 @@ fn spec(
     let class_labels = read_version_labels(artifact.dir()).map_err(|error| error.to_string())?;
     let origin = Arc::from(version.location.path.display().to_string());
     let (version, settings) = (version.version.clone(), Arc::clone(&model.settings));
-    Ok(LoadSpec { version, artifact, settings, class_labels, backend, origin })
+    let event_loops = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(LoadSpec { version, artifact, settings, class_labels, backend, origin, event_loops })
 }
 
 fn describe(loaded: &Loaded, digest: &str, golden: usize) -> Value {
     let settings = &loaded.settings;
-    let rows_max = gannet_runtime::servable::rows_max(&loaded.signature, settings.batching);
     json!({
         "platform": loaded.platform,
         "digest": digest,
         "signature": view::signature(&loaded.signature),
-        "batching": view::batching(settings, rows_max),
+        "batching": view::batching(settings, loaded.rows_max),
         "instances": loaded.workers.len(),
         "threads": settings.threads,
         "device": view::device(settings.device),

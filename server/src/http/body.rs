@@ -26,11 +26,20 @@ const RESERVE_BYTES_MAX: usize = 1 << 20;
 /// Below this a client that accepts several codings gets none: it fits one packet.
 const COMPRESS_BYTES_MIN: usize = 1400;
 
-/// Reads a body whole, unpacked, and the permit for its bytes.
+/// Alignment of binary tensors in a body that comes in pieces: the runtime then reads them where they lie.
+const ALIGNMENT: usize = 64;
+
+/// Reads a body whole, unpacked, and the permit for its bytes. The byte at `aligned` is aligned in memory where that
+/// costs nothing.
 ///
 /// # Errors
 /// [`Kind::TooLarge`], [`Kind::SlowSender`], [`Kind::Exhausted`], [`Kind::UnsupportedMedia`], [`Kind::Invalid`].
-pub async fn read(state: &State, headers: &HeaderMap, body: Incoming) -> Result<(Bytes, Permit), Refusal> {
+pub async fn read(
+    state: &State,
+    headers: &HeaderMap,
+    body: Incoming,
+    aligned: usize,
+) -> Result<(Bytes, Permit), Refusal> {
     let limit = state.limits.body_bytes_max;
     let mut permit = state.admission.permit();
     let within = state.limits.body_time_max;
@@ -39,7 +48,8 @@ pub async fn read(state: &State, headers: &HeaderMap, body: Incoming) -> Result<
             format!("the body did not arrive within {} ms (limits.body_ms_max)", within.as_millis());
         Refusal::new(Kind::SlowSender, message)
     };
-    let bytes = patience::within(collect(body, limit, &mut permit), || within).await.ok_or_else(late)??;
+    let bytes =
+        patience::within(collect(body, limit, aligned, &mut permit), || within).await.ok_or_else(late)??;
     let bytes = match headers.get(header::CONTENT_ENCODING) {
         None => bytes,
         Some(coding) => unpack(&bytes, coding, limit, &mut permit)?,
@@ -54,14 +64,19 @@ fn too_large(what: &str, limit: usize) -> Refusal {
     )
 }
 
-async fn collect(mut body: Incoming, limit: usize, permit: &mut Permit) -> Result<Bytes, Refusal> {
+async fn collect(
+    mut body: Incoming,
+    limit: usize,
+    aligned: usize,
+    permit: &mut Permit,
+) -> Result<Bytes, Refusal> {
     let stated = body.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
     if let Some(length) = stated.filter(|&length| length > limit) {
         return Err(too_large(&format!("has {length} bytes"), limit));
     }
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
-    let mut total = 0usize;
+    let (mut total, mut pad) = (0usize, 0usize);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Refusal::invalid(format!("the body broke off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
@@ -75,7 +90,9 @@ async fn collect(mut body: Incoming, limit: usize, permit: &mut Permit) -> Resul
             None => rest.extend_from_slice(&data),
             Some(before) => {
                 let expected = stated.unwrap_or(0).min(RESERVE_BYTES_MAX);
-                rest.reserve(expected.max(before.len() + data.len()));
+                rest.reserve(expected.max(before.len() + data.len()) + ALIGNMENT);
+                pad = rest.as_ptr().addr().wrapping_add(aligned).wrapping_neg() % ALIGNMENT;
+                rest.resize(pad, 0);
                 rest.extend_from_slice(&before);
                 rest.extend_from_slice(&data);
             }
@@ -84,7 +101,7 @@ async fn collect(mut body: Incoming, limit: usize, permit: &mut Permit) -> Resul
     if stated.is_some_and(|length| length != total) {
         return Err(Refusal::invalid(format!("the body broke off after {total} bytes")));
     }
-    Ok(first.unwrap_or_else(|| rest.freeze()))
+    Ok(first.unwrap_or_else(|| rest.freeze().slice(pad..)))
 }
 
 fn unpack(bytes: &[u8], coding: &HeaderValue, limit: usize, permit: &mut Permit) -> Result<Bytes, Refusal> {

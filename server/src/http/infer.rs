@@ -33,9 +33,11 @@ pub async fn infer(
     model: &str,
     version: Option<&str>,
 ) -> Result<Answered, Refusal> {
-    let (body, _permit) = body::read(state, headers, body).await?;
+    let stated = json_length(headers)?;
+    let aligned = stated.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    let (body, _permit) = body::read(state, headers, body, aligned).await?;
     let arrived = clock::now();
-    let ask = match json_length(headers, body.len())? {
+    let ask = match stated.map(|length| within(length, body.len())).transpose()? {
         Some(0) => raw::decode(&*state.table().resolve(model, version)?, body, arrived)?,
         length => codec::decode(&body, length.unwrap_or(body.len()), arrived)?,
     };
@@ -45,7 +47,7 @@ pub async fn infer(
 }
 
 /// The length of the JSON in front of binary tensors, if the request has any.
-fn json_length(headers: &HeaderMap, body: usize) -> Result<Option<usize>, Refusal> {
+fn json_length(headers: &HeaderMap) -> Result<Option<i64>, Refusal> {
     let Some(value) = headers.get(HEADER_LENGTH) else { return Ok(None) };
     let text = value.to_str().unwrap_or("?");
     let Ok(length) = text.parse::<i64>() else {
@@ -61,12 +63,14 @@ fn json_length(headers: &HeaderMap, body: usize) -> Result<Option<usize>, Refusa
             "Unable to parse Inference-Header-Content-Length, got: {length}: value is out of range"
         )));
     }
-    match usize::try_from(length) {
-        Ok(length) if length <= body => Ok(Some(length)),
-        _ => Err(Refusal::invalid(format!(
-            "inference header size should be in range (0, {body}), got: {length}"
-        ))),
-    }
+    Ok(Some(length))
+}
+
+/// The length, if a body of so many bytes can have it.
+fn within(length: i64, body: usize) -> Result<usize, Refusal> {
+    usize::try_from(length).ok().filter(|&length| length <= body).ok_or_else(|| {
+        Refusal::invalid(format!("inference header size should be in range (0, {body}), got: {length}"))
+    })
 }
 
 fn respond(headers: &HeaderMap, encoded: codec::Encoded) -> Answered {

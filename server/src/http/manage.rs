@@ -96,7 +96,7 @@ struct RepositoryRequest {
 }
 
 async fn request(state: &State, headers: &HeaderMap, body: Incoming) -> Result<RepositoryRequest, Refusal> {
-    let (body, _permit) = body::read(state, headers, body).await?;
+    let (body, _permit) = body::read(state, headers, body, 0).await?;
     if body.is_empty() {
         return Ok(RepositoryRequest::default());
     }

@@ -321,7 +321,8 @@ impl Sync {
         };
         let origin = Arc::from(from.location.path.display().to_string());
         let (version, settings) = (from.version.clone(), Arc::clone(settings));
-        Some(LoadSpec { version, artifact, settings, class_labels, backend, origin })
+        let event_loops = self.parts.options.event_loops;
+        Some(LoadSpec { version, artifact, settings, class_labels, backend, origin, event_loops })
     }
 
     fn artifact(&mut self, model: &ModelName, from: &Candidate) -> Option<Artifact> {

@@ -7,7 +7,7 @@ use crate::{
     Tensor,
     batch::assemble::Layout,
     request::{GoldenCase, shape_text},
-    servable::{instance::Worker, rows_max},
+    servable::instance::Worker,
     tensor::byte_elements,
 };
 
@@ -15,11 +15,10 @@ use crate::{
 pub(super) fn check(
     cases: &[GoldenCase],
     signature: &Signature,
-    settings: &ModelSettings,
+    (settings, call_rows): (&ModelSettings, usize),
     worker: &mut Worker,
 ) -> Result<(), String> {
     let layout = Layout::new(signature, &settings.padding);
-    let call_rows = rows_max(signature, settings.batching);
     for case in cases {
         let name = &case.name;
         let request = &case.request;

@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use gannet_models::{DType, Dim, ModelSettings, Signature, TensorSpec};
+use gannet_models::{
+    DType, Dim, ModelSettings, Signature, TensorSpec,
+    settings::{BATCH_ROWS_TRIED, Batching},
+};
 
 use crate::{
     Tensor, Time,
@@ -12,7 +15,7 @@ use crate::{
     batch::{assemble::Layout, cost::ShapeCosts},
     clock,
     request::{Tensors, Timing},
-    servable::{instance::Worker, rows_max},
+    servable::instance::Worker,
     tensor::{Shape, elements, size_bytes},
 };
 
@@ -22,33 +25,56 @@ const RUNS: usize = 4;
 /// Inputs larger than this are not made up.
 const INPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Warms every worker and learns the costs. A model that refuses zeros is left cold: its first request warms it.
+/// What a size of batch costs: rows, and the least time of a run, in nanoseconds.
+pub(super) type Measured = (usize, u64);
+
+/// Warms a worker and learns the costs, as far as the settings' time goes. A model that refuses zeros is left cold:
+/// its first request warms it.
 pub(super) fn run(
     signature: &Signature,
     settings: &ModelSettings,
-    workers: &mut [Worker],
+    worker: &mut Worker,
     costs: &ShapeCosts,
-) -> Result<(), String> {
+) -> Vec<Measured> {
+    let mut measured = Vec::new();
+    if !settings.warm_up.enabled {
+        return measured;
+    }
     let layout = Layout::new(signature, &settings.padding);
     let deadline = clock::now() + Duration::from_millis(settings.warm_up.ms_max);
-    let largest = rows_max(signature, settings.batching).max(1);
-    let mut sizes: Vec<usize> =
-        std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n < largest).collect();
-    sizes.push(largest);
-    for worker in workers {
-        for &rows in &sizes {
-            if let Err(error) = warm(signature, settings, &layout, worker, rows, costs, deadline) {
+    for rows in sizes(signature, settings.batching) {
+        // the size before tells what this one will take, so that a slow model is not held up for long
+        let (last_rows, last_ns) = measured.last().copied().unwrap_or((rows, 0));
+        let expected_ns = last_ns * RUNS as u64 * (rows / last_rows) as u64;
+        if clock::now().plus_ns(expected_ns) > deadline {
+            break;
+        }
+        match warm(signature, settings, &layout, worker, rows, costs, deadline) {
+            Ok(least_ns) => measured.push((rows, least_ns)),
+            Err(error) => {
                 tracing::debug!(%error, rows, "the model refused zeros at warm-up");
-                return Ok(());
-            }
-            if clock::now() >= deadline {
                 break;
             }
         }
     }
-    Ok(())
+    measured
 }
 
+/// Sizes of batches to try: powers of two, and the largest.
+fn sizes(signature: &Signature, batching: Batching) -> Vec<usize> {
+    let largest = match batching {
+        _ if !signature.batched => 1,
+        Batching::Off => 1,
+        Batching::Inferred => BATCH_ROWS_TRIED,
+        Batching::Stated(rows) => rows.max(1),
+    };
+    let mut sizes: Vec<usize> =
+        std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|&n| n < largest).collect();
+    sizes.push(largest);
+    sizes
+}
+
+/// The least time of a run.
 fn warm(
     signature: &Signature,
     settings: &ModelSettings,
@@ -57,19 +83,31 @@ fn warm(
     rows: usize,
     costs: &ShapeCosts,
     deadline: Time,
-) -> Result<(), BackendError> {
+) -> Result<u64, BackendError> {
+    let mut least_ns = u64::MAX;
     for run in 0..RUNS {
         let (inputs, timing) = probe(signature, settings, layout, worker, rows)?;
+        least_ns = least_ns.min(timing.compute_ns);
         let late = clock::now() >= deadline;
         // of a slow model the one cold run is all there is
         if run > 0 || late {
-            costs.table(&layout.group(&inputs)).record(rows, timing.compute_ns);
+            costs.table(&layout.group(&inputs)).record(rows, timing.compute_ns, timing.compute_ns);
         }
         if late {
             break;
         }
     }
-    Ok(())
+    Ok(least_ns)
+}
+
+/// Warms another worker of a model that is measured: its first run, and its largest.
+pub(super) fn touch(signature: &Signature, settings: &ModelSettings, worker: &mut Worker, rows_max: usize) {
+    let layout = Layout::new(signature, &settings.padding);
+    for rows in [1, rows_max] {
+        if settings.warm_up.enabled && probe(signature, settings, &layout, worker, rows).is_err() {
+            return;
+        }
+    }
 }
 
 /// One run with zeros of `rows` rows; the inputs and the times.
