@@ -61,16 +61,14 @@ pub(crate) fn overload(effort: Effort) {
         figure(&format!("{name}: refused"), "%", &refused, None);
         let answer: Rounds = rounds.iter().map(|(_, r)| r.failed_latency.p50_us).collect();
         figure(&format!("{name}: p50 of a refusal"), "us", &answer, None);
-        let cost: Rounds = rounds.iter().map(refusal_cpu_us).collect();
-        figure(&format!("{name}: CPU of a refusal"), "us", &cost, None);
+        // a deadline that has passed as it comes: nothing but refusals
+        let refusals = (0..effort.rounds).map(|_| {
+            let refused = run(&|flags| Flags { in_flight: Some(64), timeout_us: Some(1), ..flags });
+            assert_eq!(refused.succeeded, 0, "a request was answered within a microsecond");
+            refused.server_cpu_us.unwrap_or(f64::NAN)
+        });
+        figure(&format!("{name}: CPU of a refusal"), "us", &refusals.collect(), None);
     }
-}
-
-/// The server's CPU under the flood beyond what its good answers cost at capacity, for each refusal.
-fn refusal_cpu_us((capacity, flooded): &(RunReport, RunReport)) -> f64 {
-    let total = |r: &RunReport| r.server_cpu_us.unwrap_or(f64::NAN) * r.succeeded as f64;
-    let each = total(capacity) / capacity.succeeded as f64;
-    (total(flooded) - each * flooded.succeeded as f64) / flooded.failed.max(1) as f64
 }
 
 fn late_percent(report: &RunReport, timeout_us: f64) -> f64 {

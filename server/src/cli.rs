@@ -5,6 +5,7 @@ mod banner;
 mod check;
 pub(crate) mod client;
 mod models;
+mod profile;
 mod serve;
 mod table;
 
@@ -40,6 +41,9 @@ enum Command {
     /// Load models once, run their golden requests, and say how they would be served
     #[command(after_long_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
+    /// Measure what runs of a model cost on this machine, and recommend how to serve it
+    #[command(after_long_help = PROFILE_EXAMPLES)]
+    Profile(ProfileArgs),
     /// Ask a running server for its models, their states and reasons
     #[command(after_long_help = MODELS_EXAMPLES)]
     Models(ModelsArgs),
@@ -100,6 +104,34 @@ struct CheckArgs {
 }
 
 #[derive(Debug, Args)]
+struct ProfileArgs {
+    /// A model's folder, or a model file; of several versions the highest is measured
+    #[arg(value_name = "MODEL")]
+    path: std::path::PathBuf,
+    /// Rows of a run to try [default: 1, 2, 4 and so on up to 256, or up to the configured max_batch_size]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    rows: Vec<usize>,
+    /// Threads in one run to try [default: 1, 2, 4 and so on up to the cores]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    threads: Vec<usize>,
+    /// Instances side by side to try [default: 1, 2, 4 and so on up to the cores]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    instances: Vec<usize>,
+    /// Time for each point, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 300)]
+    each_ms: u64,
+    /// Write the recommendation into the model's model.toml, which must not say otherwise already
+    #[arg(long)]
+    write: bool,
+    /// Draw the curves into an SVG file
+    #[arg(long, value_name = "FILE")]
+    svg: Option<std::path::PathBuf>,
+    /// Print JSON instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
 struct ModelsArgs {
     /// Where the server's admin API is
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8003")]
@@ -144,6 +176,19 @@ Examples:
 
 Exit codes: 0 everything would be served, 1 something was refused, 69 ONNX Runtime is missing.";
 
+const PROFILE_EXAMPLES: &str = "\
+Each way to run the model - rows in a run, threads in one run, instances side by side - is run with zeros for a
+moment. The recommendation is the one with the most rows a second, and of those that are equally good the one whose
+runs are shortest. A server that finds nothing configured measures less of the same when it loads a model.
+
+Examples:
+  gannet profile models/zoo/digits             measure, draw, recommend
+  gannet profile model.onnx --rows 1,8,32      only these sizes
+  gannet profile models/zoo/digits --write     keep the recommendation in the model's model.toml
+  gannet profile model.onnx --svg curve.svg    the curves as a picture
+
+Exit codes: 0 measured, 1 the model was refused or the file was not written, 69 ONNX Runtime is missing.";
+
 const MODELS_EXAMPLES: &str = "\
 Examples:
   gannet models                           the server on this machine
@@ -164,6 +209,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         None => serve::run(&cli.serve),
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Profile(args)) => profile::run(&args),
         Some(Command::Models(args)) => models::run(&args),
     };
     code.into()

@@ -2,6 +2,7 @@
 //! threads of low priority, so that a load is not felt by requests. Must not know the table, or who is replaced.
 
 pub mod golden;
+pub mod profile;
 mod tune;
 pub mod warm_up;
 
@@ -96,15 +97,7 @@ pub fn load(
     qualify: &dyn Qualify,
 ) -> Result<Loaded, String> {
     let settings = &spec.settings;
-    let file = spec.backend.model_file();
-    let path = spec.artifact.file(file).ok_or_else(|| format!("the version has no {file}"))?;
-    let options = OpenOptions { model_path: &path, threads: settings.threads, device: settings.device };
-    let open = || match spec.backend.open(&options) {
-        Ok(instance) => Ok(Worker::new(instance)),
-        Err(BackendError::Unavailable(why)) => Err(why),
-        Err(error) => Err(format!("{file} was refused: {error}")),
-    };
-    let mut workers = vec![open()?];
+    let mut workers = vec![open(spec, settings.threads)?];
     let mut signature = workers[0].signature().clone();
     declare(&mut signature, spec)?;
     decide_batch_axis(&mut signature, settings, &mut workers[0])?;
@@ -115,7 +108,7 @@ pub fn load(
         tune::instances(rows_max, &measured, spec.event_loops, spec.artifact.size_bytes())
     });
     while workers.len() < instances.max(1) {
-        let mut worker = open()?;
+        let mut worker = open(spec, settings.threads)?;
         warm_up::touch(&signature, settings, &mut worker, rows_max);
         workers.push(worker);
     }
@@ -125,6 +118,18 @@ pub fn load(
     let platform = spec.backend.platform();
     let (model, version, settings) = (model.clone(), spec.version.clone(), Arc::clone(settings));
     Ok(Loaded { model, version, incarnation, signature, settings, platform, workers, costs, rows_max })
+}
+
+/// Opens one more instance.
+fn open(spec: &LoadSpec, threads: usize) -> Result<Worker, String> {
+    let file = spec.backend.model_file();
+    let path = spec.artifact.file(file).ok_or_else(|| format!("the version has no {file}"))?;
+    let options = OpenOptions { model_path: &path, threads, device: spec.settings.device };
+    match spec.backend.open(&options) {
+        Ok(instance) => Ok(Worker::new(instance)),
+        Err(BackendError::Unavailable(why)) => Err(why),
+        Err(error) => Err(format!("{file} was refused: {error}")),
+    }
 }
 
 /// Checks what the configuration states against what the model says, and takes over its class names.

@@ -4,7 +4,7 @@
 use std::{fs, path::Path, sync::Arc};
 
 use gannet_models::{Artifact, IngestLimits, Store, read_version_labels};
-use gannet_registry::{AspiredModel, AspiredVersion, FilesystemOptions, FilesystemSource, Source as _};
+use gannet_registry::{AspiredModel, AspiredVersion, FilesystemOptions, FilesystemSource, Poll, Source as _};
 use gannet_runtime::{
     clock,
     control::loader::{self, LoadSpec},
@@ -62,13 +62,7 @@ struct Checked {
 }
 
 fn check(path: &Path, folder: &Path, backends: &Backends) -> Result<Report, String> {
-    let known_files = backends.all.iter().map(|backend| backend.model_file().to_owned()).collect();
-    // nothing is being copied there now: what lies there counts at once
-    let options = FilesystemOptions { settle_ms: 0, known_files, ..FilesystemOptions::default() };
-    let mut source =
-        FilesystemSource::new(vec![path.to_owned()], options).map_err(|error| error.to_string())?;
-    let found = source.poll(clock::wall_ms(clock::now()));
-    let store = Store::open(folder).map_err(|error| error.to_string())?;
+    let (found, store) = find(path, folder, backends)?;
     let mut report = Report { versions: Vec::new(), problems: found.problems };
     for model in &found.models {
         report.problems.extend(model.problems.iter().map(|problem| format!("{}: {problem}", model.name)));
@@ -80,6 +74,18 @@ fn check(path: &Path, folder: &Path, backends: &Backends) -> Result<Report, Stri
         report.problems.push(format!("{}: expected at least one model, got none", path.display()));
     }
     Ok(report)
+}
+
+/// What lies at a path, and a store in `folder` for copies of it.
+pub(super) fn find(path: &Path, folder: &Path, backends: &Backends) -> Result<(Poll, Store), String> {
+    let known_files = backends.all.iter().map(|backend| backend.model_file().to_owned()).collect();
+    // nothing is being copied there now: what lies there counts at once
+    let options = FilesystemOptions { settle_ms: 0, known_files, ..FilesystemOptions::default() };
+    let mut source =
+        FilesystemSource::new(vec![path.to_owned()], options).map_err(|error| error.to_string())?;
+    let found = source.poll(clock::wall_ms(clock::now()));
+    let store = Store::open(folder).map_err(|error| error.to_string())?;
+    Ok((found, store))
 }
 
 fn check_version(
@@ -103,7 +109,8 @@ fn check_version(
     Checked { model: model.name.to_string(), version: version.version.to_string(), golden, result }
 }
 
-fn spec(
+/// One version as the server would load it.
+pub(super) fn spec(
     model: &AspiredModel,
     version: &AspiredVersion,
     artifact: Artifact,
