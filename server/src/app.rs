@@ -161,6 +161,7 @@ fn start_rest(
         settle: repository.settle,
         ingest: repository.ingest,
         event_loops: config.runtime.io_threads,
+        nice: config.runtime.loader_nice,
     };
     let (repository, sync) =
         Repository::start(options, backends.all.clone(), control.clone()).map_err(anyhow::Error::msg)?;

@@ -180,7 +180,7 @@ impl Config {
                 io_threads: cores,
                 pool_threads: cores,
                 loader_threads: 1,
-                loader_nice: 10,
+                loader_nice: 19,
                 swap_policy: SwapPolicy::PreserveAvailability,
                 ort_dylib: None,
             },

@@ -64,6 +64,8 @@ pub struct RepositoryOptions {
     pub ingest: IngestLimits,
     /// I/O threads, each of which could run an instance of its own.
     pub event_loops: usize,
+    /// How far the thread that copies and hashes models steps back, 0 (not at all) to 19.
+    pub nice: i32,
 }
 
 /// A load request's own configuration and files.

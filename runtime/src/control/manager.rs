@@ -39,7 +39,7 @@ pub struct ControlConfig {
     pub backends: Vec<Arc<dyn Backend>>,
     /// Reads golden requests.
     pub qualify: Arc<dyn Qualify>,
-    /// How far loader threads step back, 0 (not at all) to 19.
+    /// How far the threads that load and free models step back, 0 (not at all) to 19.
     pub loader_nice: i32,
 }
 
@@ -99,7 +99,7 @@ impl Control {
         let report = move |incarnation| {
             let _ = done.send(Command::Destroyed(incarnation));
         };
-        let (retire, reaper) = reaper::start(config.backends.clone(), report)?;
+        let (retire, reaper) = reaper::start(config.backends.clone(), config.loader_nice, report)?;
         let loads_max = config.limits.loads_max.max(1);
         let (jobs, queue) = bounded::<LoadJob>(loads_max);
         for index in 0..loads_max {
@@ -317,6 +317,27 @@ impl Manager {
     }
 }
 
+/// Lowers the calling thread's priority, 0 (not at all) to 19: copying, loading and freeing models must not be felt
+/// by requests that share the core. At 19 it only runs while nobody else wants the core: a nice value alone lets it
+/// finish its slice of some milliseconds first.
+pub fn step_back(nice: i32) {
+    use thread_priority::{
+        NormalThreadSchedulePolicy::Idle, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+        thread_native_id,
+    };
+    if nice >= 19 {
+        let idle = ThreadSchedulePolicy::Normal(Idle);
+        match set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle) {
+            Ok(()) => return,
+            Err(error) => tracing::debug!(?error, "no idle scheduling for background threads"),
+        }
+    }
+    let this = rustix::thread::gettid();
+    if let Err(error) = rustix::process::setpriority_process(Some(this), nice) {
+        tracing::debug!(%error, "background threads keep the normal priority");
+    }
+}
+
 fn start_loader(
     index: usize,
     jobs: Receiver<LoadJob>,
@@ -326,10 +347,7 @@ fn start_loader(
     let qualify = Arc::clone(&config.qualify);
     let nice = config.loader_nice;
     let run = move || {
-        let this = rustix::thread::gettid();
-        if let Err(error) = rustix::process::setpriority_process(Some(this), nice) {
-            tracing::debug!(%error, "loader threads keep the normal priority");
-        }
+        step_back(nice);
         while let Ok(LoadJob { model, incarnation, spec }) = jobs.recv() {
             let load = || loader::load(&model, incarnation, &spec, &*qualify);
             let result = catch_unwind(AssertUnwindSafe(load))

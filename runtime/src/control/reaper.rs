@@ -45,10 +45,14 @@ impl Retired {
 /// Starts the thread. Destroyed incarnations are reported to `destroyed`, which must never refuse for long.
 pub(super) fn start(
     backends: Vec<Arc<dyn Backend>>,
+    nice: i32,
     destroyed: impl Fn(Incarnation) + Send + 'static,
 ) -> std::io::Result<(Sender<Retired>, JoinHandle<()>)> {
     let (sender, receiver) = bounded(RETIRED_MAX);
-    let run = move || reap(&receiver, &backends, &destroyed);
+    let run = move || {
+        super::manager::step_back(nice);
+        reap(&receiver, &backends, &destroyed);
+    };
     let thread = std::thread::Builder::new().name("gannet-reaper".into()).spawn(run)?;
     Ok((sender, thread))
 }

@@ -228,7 +228,7 @@ const KEYS: &[Key] = &[
     ),
     key!(
         "runtime.loader_nice",
-        "how far loader threads step back",
+        "how far the threads that copy, load and free models step back",
         "a whole number from 0 (not at all) to 19",
         |c, g| c.runtime.loader_nice = g.number().filter(|n| *n <= 19).and_then(|n| i32::try_from(n).ok())?,
         c.runtime.loader_nice

@@ -108,6 +108,7 @@ impl Sync {
     }
 
     pub(super) fn run(mut self, requests: &Receiver<Request>) {
+        gannet_runtime::control::manager::step_back(self.parts.options.nice);
         self.start();
         self.parts.looked.store(true, Ordering::Release);
         let watches = self.parts.options.mode == ControlMode::Poll;
