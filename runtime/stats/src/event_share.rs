@@ -6,12 +6,15 @@
 //! rates must be small (an event is one request of many). Must not know what an event is.
 //!
 //! [`ShareTest`] asks whether the shares are as they should be (also: sample ratio mismatch); [`HarmTest`] whether
-//! the candidate's rate is higher than tolerated; [`ratio_bounds`] how much higher or lower it can be.
+//! the candidate's rate is higher than tolerated; [`ratio_bounds`] how much higher or lower it can be;
+//! [`rate_bounds`] bounds one rate alone.
 
 mod harm;
+mod rate;
 mod ratio;
 mod share;
 
 pub use harm::HarmTest;
+pub use rate::{RateBounds, rate_bounds};
 pub use ratio::{RatioBounds, StageCounts, ratio_bounds};
 pub use share::{SRM_ALPHA, SRM_STRENGTH, ShareTest};
