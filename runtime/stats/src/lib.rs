@@ -28,4 +28,8 @@ pub mod rank;
 
 pub mod split;
 
+pub mod score;
+
+pub mod multiple;
+
 pub use error::StatsError;

@@ -2,6 +2,8 @@
 //! formulas.
 #![expect(clippy::unwrap_used, reason = "a golden file that is not as expected fails the test")]
 
+#[path = "golden/drift.rs"]
+mod drift;
 #[path = "golden/file.rs"]
 mod file;
 #[path = "golden/rollout.rs"]
