@@ -5,4 +5,5 @@ pub mod lifecycle;
 pub mod loader;
 pub mod manager;
 pub mod reaper;
+pub mod rollout;
 pub mod transition;
