@@ -2,6 +2,7 @@
 //! the whole server against its floors, the others measure parts.
 
 pub mod models;
+pub mod plane;
 pub mod rig;
 
 #[path = "../runtime/ort/tests/models/onnx.rs"]

@@ -118,9 +118,17 @@ pub struct Process {
     pub grpc: SocketAddr,
 }
 
-fn command(role: Role, cpus: &[usize], argument: &Path) -> Command {
+fn command(wrapper: &[String], role: Role, cpus: &[usize], argument: &Path) -> Command {
     let cpus: Vec<String> = cpus.iter().map(usize::to_string).collect();
-    let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
+    let this = std::env::current_exe().expect("this program has a path");
+    let mut command = match wrapper {
+        [] => Command::new(this),
+        [program, arguments @ ..] => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(this);
+            command
+        }
+    };
     command.env(ROLE, format!("{role:?}")).env(CPUS, cpus.join(",")).arg(argument);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     command
@@ -133,7 +141,16 @@ impl Process {
     /// When it does not start: a benchmark has nothing to do then.
     #[must_use]
     pub fn start(role: Role, cpus: &[usize], argument: &Path) -> Self {
-        let mut child = command(role, cpus, argument).spawn().expect("this program starts again");
+        Self::start_under(&[], role, cpus, argument)
+    }
+
+    /// As [`Process::start`], run by another program: its name and options.
+    ///
+    /// # Panics
+    /// As there.
+    #[must_use]
+    pub fn start_under(wrapper: &[String], role: Role, cpus: &[usize], argument: &Path) -> Self {
+        let mut child = command(wrapper, role, cpus, argument).spawn().expect("this program starts again");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped"))
             .read_line(&mut line)

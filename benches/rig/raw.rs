@@ -35,7 +35,7 @@ pub struct RawRun {
 pub fn raw_runs(net: Net, repository: &Path, cpu: usize, rows: &[usize], seconds: f64) -> Vec<RawRun> {
     let file = repository.join(net.name()).join("1/model.onnx");
     let rows: Vec<String> = rows.iter().map(usize::to_string).collect();
-    let mut command = command(Role::Raw, &[cpu], &file);
+    let mut command = command(&[], Role::Raw, &[cpu], &file);
     command.arg(net.name()).arg(seconds.to_string()).args(rows);
     let mut child = command.spawn().expect("this program starts again");
     let lines = BufReader::new(child.stdout.take().expect("piped")).lines();

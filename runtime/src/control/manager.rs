@@ -322,8 +322,8 @@ impl Manager {
 /// finish its slice of some milliseconds first.
 pub fn step_back(nice: i32) {
     use thread_priority::{
-        NormalThreadSchedulePolicy::Idle, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
-        thread_native_id,
+        NormalThreadSchedulePolicy::Idle, ThreadPriority, ThreadSchedulePolicy,
+        set_thread_priority_and_policy, thread_native_id,
     };
     if nice >= 19 {
         let idle = ThreadSchedulePolicy::Normal(Idle);

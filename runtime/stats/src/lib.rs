@@ -15,6 +15,7 @@ pub mod special;
 pub mod random;
 
 pub mod event_share;
+pub mod gate;
 
 pub mod moments;
 

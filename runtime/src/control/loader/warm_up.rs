@@ -25,8 +25,15 @@ const RUNS: usize = 4;
 /// Inputs larger than this are not made up.
 const INPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// What a size of batch costs: rows, and the least time of a run, in nanoseconds.
-pub(super) type Measured = (usize, u64);
+/// What a size of batch costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Measured {
+    pub(super) rows: usize,
+    /// The least time of a run, in nanoseconds.
+    pub(super) least_ns: u64,
+    /// Of all inputs together.
+    pub(super) input_bytes: usize,
+}
 
 /// Warms a worker and learns the costs, as far as the settings' time goes. A model that refuses zeros is left cold:
 /// its first request warms it.
@@ -36,7 +43,7 @@ pub(super) fn run(
     worker: &mut Worker,
     costs: &ShapeCosts,
 ) -> Vec<Measured> {
-    let mut measured = Vec::new();
+    let mut measured: Vec<Measured> = Vec::new();
     if !settings.warm_up.enabled {
         return measured;
     }
@@ -44,13 +51,13 @@ pub(super) fn run(
     let deadline = clock::now() + Duration::from_millis(settings.warm_up.ms_max);
     for rows in sizes(signature, settings.batching) {
         // the size before tells what this one will take, so that a slow model is not held up for long
-        let (last_rows, last_ns) = measured.last().copied().unwrap_or((rows, 0));
-        let expected_ns = last_ns * RUNS as u64 * (rows / last_rows) as u64;
+        let expected = |last: &Measured| last.least_ns * RUNS as u64 * (rows / last.rows) as u64;
+        let expected_ns = measured.last().map_or(0, expected);
         if clock::now().plus_ns(expected_ns) > deadline {
             break;
         }
         match warm(signature, settings, &layout, worker, rows, costs, deadline) {
-            Ok(least_ns) => measured.push((rows, least_ns)),
+            Ok(cost) => measured.push(cost),
             Err(error) => {
                 tracing::debug!(%error, rows, "the model refused zeros at warm-up");
                 break;
@@ -74,7 +81,7 @@ fn sizes(signature: &Signature, batching: Batching) -> Vec<usize> {
     sizes
 }
 
-/// The least time of a run.
+/// Some runs of one size.
 fn warm(
     signature: &Signature,
     settings: &ModelSettings,
@@ -83,11 +90,12 @@ fn warm(
     rows: usize,
     costs: &ShapeCosts,
     deadline: Time,
-) -> Result<u64, BackendError> {
-    let mut least_ns = u64::MAX;
+) -> Result<Measured, BackendError> {
+    let mut cost = Measured { rows, least_ns: u64::MAX, input_bytes: 0 };
     for run in 0..RUNS {
         let (inputs, timing) = probe(signature, settings, layout, worker, rows)?;
-        least_ns = least_ns.min(timing.compute_ns);
+        cost.least_ns = cost.least_ns.min(timing.compute_ns);
+        cost.input_bytes = inputs.iter().map(|tensor| tensor.data.len()).sum();
         let late = clock::now() >= deadline;
         // of a slow model the one cold run is all there is
         if run > 0 || late {
@@ -97,7 +105,7 @@ fn warm(
             break;
         }
     }
-    Ok(least_ns)
+    Ok(cost)
 }
 
 /// Warms another worker of a model that is measured: its first run, and its largest.
