@@ -10,21 +10,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if opts.contains("show") { println!("{graph}"); }
     let row = graph.inputs[0].source_shape.iter().product();
     let cal = Samples::read(&folder.join(format!("{name}.calibrate.f32")), row)?;
-    if opts.contains("cle") { println!("pairs {}", equalise(&mut graph)); }
+    if !opts.contains("nocle") { println!("pairs {}", equalise(&mut graph)); }
     let t = std::time::SystemTime::now();
     let c = calibrate(&graph, &[cal], |_, _| {})?;
     println!("calibrate {:?}", t.elapsed()?);
     let options = QuantiseOptions {
         range: if opts.contains("minmax") { RangeChoice::MinMax } else { RangeChoice::MeanSquaredError },
         dense_per_channel: opts.contains("fcpc"), bias_correction: !opts.contains("nobc"), ..Default::default() };
-    let model = quantise(&graph, &c, &options)?;
+    let mut model = quantise(&graph, &c, &options)?;
+    let plan = gannet_edge::plan::plan_model(&mut model);
+    println!("plan {} bound {} greedy {} used {} host {:?} cortex {:?}", plan.bytes, plan.lower_bound, plan.greedy_bytes, model.offline_plan.is_some(), gannet_edge::arena::arena(&model, gannet_edge::arena::Target::Host64), gannet_edge::arena::arena(&model, gannet_edge::arena::Target::CortexM));
     println!("quantise {:?}", t.elapsed()?);
     let bytes = lite::write(&model);
     assert_eq!(lite::read(&bytes)?.tensors, model.tensors);
     std::fs::write(folder.join(format!("{name}.tflite")), &bytes)?;
     std::fs::write(folder.join(format!("{name}.float.tflite")), lite::write(&lite::Model::of_graph(&graph)?))?;
-    let plan = gannet_edge::plan::plan(gannet_edge::plan::lifetimes(&graph, 1));
-    println!("bytes {} plan {} lb {} greedy {}", bytes.len(), plan.bytes, plan.lower_bound, plan.greedy_bytes);
     let ex = IntegerExecutor::new(&model)?;
     let score = Samples::read(&folder.join(format!("{name}.score.f32")), row)?;
     let fl = gannet_edge::float::FloatExecutor::new(&graph);

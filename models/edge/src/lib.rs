@@ -4,6 +4,7 @@
 //! The stages are types, and each can be printed: bytes → [`onnx::Source`] → [`graph::Graph`] (channels last) → the same,
 //! optimised → [`lite::Model`] (float or int8) → bytes, with [`plan::Plan`] and [`arena::Arena`] beside it.
 
+pub mod arena;
 pub mod calibrate;
 pub mod data;
 mod error;

@@ -5,12 +5,17 @@
 //! running it; the search over other orders is first fit over permutations (Pisarchyk and Lee, 2020, give the greedy
 //! family).
 
-use crate::graph::{Graph, TensorId};
+use crate::{
+    graph::{Graph, TensorId},
+    lite::Model,
+};
 
 /// TFLite-micro aligns every buffer to this many bytes.
 pub const ALIGNMENT: usize = 16;
 /// Orders that are tried beyond the greedy ones.
 const ORDERS_MAX: usize = 400;
+/// A plan in the file costs four bytes of flash for each tensor: it has to save more memory than this.
+const SAVING_MIN: usize = 256;
 
 /// One computed value: its bytes, and from which step to which it is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,14 +104,13 @@ pub fn lower_bound(lifetimes: &[Lifetime]) -> usize {
 #[must_use]
 pub fn plan(lifetimes: Vec<Lifetime>) -> Plan {
     let bound = lower_bound(&lifetimes);
-    let greedy = greedy(&lifetimes);
-    let end = |offsets: &[usize]| lifetimes.iter().zip(offsets).map(|(l, offset)| offset + l.bytes).max().unwrap_or(0);
-    let greedy_bytes = end(&greedy);
+    let greedy = as_the_device_does(&lifetimes, &vec![None; lifetimes.len()]);
+    let greedy_bytes = end(&lifetimes, &greedy);
     let mut best = (greedy_bytes, greedy);
     let mut order: Vec<usize> = (0..lifetimes.len()).collect();
     let consider = |order: &[usize], best: &mut (usize, Vec<usize>)| {
         let offsets = first_fit(&lifetimes, order);
-        let bytes = end(&offsets);
+        let bytes = end(&lifetimes, &offsets);
         if bytes < best.0 {
             *best = (bytes, offsets);
         }
@@ -140,8 +144,13 @@ fn overlaps(a: &Lifetime, b: &Lifetime) -> bool {
 
 /// Each value, in the order given, at the lowest offset at which nothing that lives at the same time is in its way.
 fn first_fit(lifetimes: &[Lifetime], order: &[usize]) -> Vec<usize> {
-    let mut offsets = vec![usize::MAX; lifetimes.len()];
-    let mut placed: Vec<usize> = Vec::new();
+    fit(lifetimes, order, &vec![None; lifetimes.len()])
+}
+
+/// The same around what has its offset already.
+fn fit(lifetimes: &[Lifetime], order: &[usize], fixed: &[Option<usize>]) -> Vec<usize> {
+    let mut offsets: Vec<usize> = fixed.iter().map(|offset| offset.unwrap_or(usize::MAX)).collect();
+    let mut placed: Vec<usize> = (0..fixed.len()).filter(|place| fixed[*place].is_some()).collect();
     for place in order {
         let mut taken: Vec<(usize, usize)> = placed
             .iter()
@@ -162,11 +171,54 @@ fn first_fit(lifetimes: &[Lifetime], order: &[usize]) -> Vec<usize> {
     offsets
 }
 
-/// What TFLite-micro's planner does: largest first, ties in the order of the tensors, at the first gap that fits.
-fn greedy(lifetimes: &[Lifetime]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..lifetimes.len()).collect();
-    order.sort_by_key(|place| (std::cmp::Reverse(lifetimes[*place].bytes), lifetimes[*place].tensor));
-    first_fit(lifetimes, &order)
+/// What TFLite-micro's planner does: what has an offset keeps it; the rest goes largest first, among equals the last
+/// first (scratch memory comes after all tensors), at the first gap that fits.
+pub(crate) fn as_the_device_does(lifetimes: &[Lifetime], fixed: &[Option<usize>]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..lifetimes.len()).filter(|place| fixed[*place].is_none()).collect();
+    let number = |place: usize| (lifetimes[place].tensor.unwrap_or(usize::MAX), place);
+    order.sort_by_key(|place| (std::cmp::Reverse(lifetimes[*place].bytes), std::cmp::Reverse(number(*place))));
+    fit(lifetimes, &order, fixed)
+}
+
+/// The end of the last buffer.
+pub(crate) fn end(lifetimes: &[Lifetime], offsets: &[usize]) -> usize {
+    lifetimes.iter().zip(offsets).map(|(lifetime, offset)| offset + lifetime.bytes).max().unwrap_or(0)
+}
+
+/// The lifetimes of a model's computed values.
+pub(crate) fn of_model(model: &Model) -> Vec<Lifetime> {
+    let step = |node: &crate::lite::Node| {
+        let inputs = node.inputs.iter().flatten().copied().chain(node.outputs.iter().skip(1).copied()).collect();
+        (inputs, node.outputs.first().copied().unwrap_or_default())
+    };
+    let steps: Vec<(Vec<TensorId>, TensorId)> =
+        model.nodes.iter().filter(|node| !node.outputs.is_empty()).map(step).collect();
+    of_steps(&steps, &model.inputs, &model.outputs, |id| {
+        let tensor = &model.tensors[id];
+        if tensor.data.is_empty() { tensor.bytes() } else { 0 }
+    })
+}
+
+/// Puts a plan into a model if it saves more memory than it costs; scratch memory is that of a Cortex-M.
+#[must_use]
+pub fn plan_model(model: &mut Model) -> Plan {
+    let tensors = of_model(model);
+    let mut all = tensors.clone();
+    for (step, requests) in crate::arena::scratch(model, crate::arena::Target::CortexM).iter().enumerate() {
+        let one = |bytes: &usize| Lifetime { tensor: None, bytes: aligned(*bytes), first: step + 1, last: step + 1 };
+        all.extend(requests.iter().map(one));
+    }
+    let plan = plan(all);
+    if plan.bytes + SAVING_MIN <= plan.greedy_bytes {
+        let mut offsets = vec![-1; model.tensors.len()];
+        for (lifetime, offset) in plan.lifetimes.iter().zip(&plan.offsets) {
+            if let Some(tensor) = lifetime.tensor {
+                offsets[tensor] = i32::try_from(*offset).expect("below the limit of elements");
+            }
+        }
+        model.offline_plan = Some(offsets);
+    }
+    plan
 }
 
 #[cfg(test)]

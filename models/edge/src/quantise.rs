@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use crate::{
     calibrate::Calibration,
     error::{EdgeError, Result},
-    graph::{Activation, Data, Graph, Node, Op, TensorId},
+    graph::{Data, Graph, Node, Op, TensorId},
     lite::{self, Model, Quantisation, Type},
 };
 
@@ -42,6 +42,9 @@ pub struct QuantiseOptions {
     pub bias_correction: bool,
     /// Whether weights are rounded so that their errors cancel on the samples.
     pub compensate: bool,
+    /// Whether the biases of convolutions carry their scales, which are products of two others: four bytes for each
+    /// channel that no TFLite-micro kernel reads.
+    pub bias_scales: bool,
     /// Nodes that stay float, by name.
     pub keep_float: Vec<String>,
 }
@@ -53,6 +56,7 @@ impl Default for QuantiseOptions {
             dense_per_channel: false,
             bias_correction: true,
             compensate: true,
+            bias_scales: false,
             keep_float: Vec::new(),
         }
     }
@@ -250,7 +254,10 @@ impl Builder<'_> {
         let weights = self.add(filter.shape.clone(), Type::Int8, of(chosen.scales, axis_of(slices)), codes);
         let channels = chosen.bias.len();
         let bias = chosen.bias.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let bias = self.add(vec![channels], Type::Int32, of(bias_scales, 0), bias);
+        // the fully connected kernel checks the scale of its bias
+        let with_scales = self.options.bias_scales || matches!(node.op, Op::FullyConnected(_));
+        let scales = with_scales.then(|| of(bias_scales, 0)).flatten();
+        let bias = self.add(vec![channels], Type::Int32, scales, bias);
         let out = self.codes_of(node.output)?;
         self.push(&node.name, node.op.clone(), vec![x, weights, bias], out);
         Ok(())
@@ -266,7 +273,3 @@ pub(crate) fn fixed_range(op: &Op) -> Option<Range> {
     }
 }
 
-/// Whether a clamp that was not fused keeps the scale of its input.
-pub(crate) fn is_relu(op: &Op) -> bool {
-    matches!(op, Op::Clamp(Activation::Relu))
-}

@@ -129,11 +129,25 @@ impl Lowering<'_> {
     pub(super) fn global_pool(&mut self, node: &Node) -> Result<()> {
         let x = self.input(node, 0)?;
         let image = self.image(node, &x)?;
+        if node.operator == "GlobalAveragePool" {
+            let tensor = self.image_mean(node, image);
+            let shape = [&x.shape[..2], &vec![1; x.shape.len() - 2]].concat();
+            let axes = image_axes(&shape).expect("an image or a sequence");
+            return self.bind(node, View { tensor, shape, axes });
+        }
         let filter = lengths(&x);
         let pool = Pool { filter, stride: [1, 1], padding: Padding::Valid, activation: Activation::None };
-        let op = if node.operator == "GlobalMaxPool" { Op::MaxPool2d(pool) } else { Op::AveragePool2d(pool) };
         let geometry = Geometry { filter, stride: [1, 1], dilation: [1, 1], padding: Padding::Valid };
-        self.image_out(node, op, vec![image], &x, (&geometry, x.shape[1]))
+        self.image_out(node, Op::MaxPool2d(pool), vec![image], &x, (&geometry, x.shape[1]))
+    }
+
+    /// The mean over height and width. A MEAN has a scale of its own, where an average pool would keep that of its
+    /// input, of which a mean fills a fraction.
+    pub(super) fn image_mean(&mut self, node: &Node, image: TensorId) -> TensorId {
+        let stored = &self.graph.tensors[image].shape;
+        let shape = vec![stored[0], 1, 1, stored[3]];
+        let axes = self.graph.integers("axes", vec![2], vec![1, 2]);
+        self.emit(node, Op::Mean { keep_dims: true }, vec![image, axes], shape)
     }
 
     /// The tensor of an image in TFLite's order of axes.

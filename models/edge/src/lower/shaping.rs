@@ -4,7 +4,7 @@
 use super::{Lowering, View, convolution::image_axes, refuse, view};
 use crate::{
     error::{EdgeError, Result},
-    graph::{Activation, Axis, Op, Padding, Pool},
+    graph::{Axis, Op},
     onnx::Node,
 };
 
@@ -165,12 +165,9 @@ impl Lowering<'_> {
             (0..rank).filter(|axis| keep || !axes.contains(axis)).map(|axis| kept[axis]).collect();
         let spatial = image_axes(&x.shape).is_some() && (2..rank).all(|axis| axes.contains(&axis)) && axes.len() == rank - 2;
         if spatial {
-            // an average over the whole image is the pool that every TFLM has
             let target = image_axes(&x.shape).expect("an image");
             let image = self.materialise(node, &x, &target)?;
-            let [n, h, w, c] = self.graph.tensors[image].shape[..] else { unreachable!("an image has four axes") };
-            let pool = Pool { filter: [h, w], stride: [1, 1], padding: Padding::Valid, activation: Activation::None };
-            let tensor = self.emit(node, Op::AveragePool2d(pool), vec![image], vec![n, 1, 1, c]);
+            let tensor = self.image_mean(node, image);
             return self.bind(node, View { tensor, shape, axes: image_axes(&kept).expect("an image") });
         }
         let (tensor, order) = self.with_known_axes(node, &x)?;

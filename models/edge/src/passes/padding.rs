@@ -7,6 +7,8 @@ use crate::graph::{Data, Graph, Node, Op, Padding, Tensor, Window, windows};
 
 /// What a Pad costs in the file beyond its values: the operator, two tensors, a buffer.
 const PAD_FLASH_BYTES: usize = 160;
+/// What it takes of memory beyond its output: the structures of one more operator and two more tensors.
+const PAD_MEMORY_BYTES: usize = 120;
 /// A byte of memory is worth this many of flash: devices have about four times as much flash.
 const MEMORY_WEIGHT: usize = 4;
 /// Zeros that are added on one side of a kernel, at most.
@@ -121,7 +123,7 @@ fn apply(graph: &mut Graph, open: &[(usize, Widening)], widen: &[bool]) -> usize
             flash += widened(graph, *index, *widening);
         } else {
             padded(graph, *index);
-            flash += PAD_FLASH_BYTES;
+            flash += PAD_FLASH_BYTES + MEMORY_WEIGHT * PAD_MEMORY_BYTES;
         }
     }
     flash
