@@ -34,21 +34,33 @@ pub struct Calibration {
     pub samples: usize,
 }
 
-/// Computes a graph on samples, one list of rows for each input.
+/// Computes a graph on samples, one list of rows for each input; `progress` returns whether to go on.
 ///
 /// # Errors
 /// [`EdgeError::Data`] when the samples do not fit the inputs.
-pub fn calibrate(graph: &Graph, samples: &[Samples], mut progress: impl FnMut(usize, usize)) -> Result<Calibration> {
+pub fn calibrate(
+    graph: &Graph,
+    samples: &[Samples],
+    mut progress: impl FnMut(usize, usize) -> bool,
+) -> Result<Calibration> {
     let count = check(graph, samples)?.min(SAMPLES_MAX);
     let executor = FloatExecutor::new(graph);
     let mut observed: Vec<Option<Observed>> = vec![None; graph.tensors.len()];
     let mut sums: Vec<Vec<f64>> = vec![Vec::new(); graph.tensors.len()];
     for index in 0..count {
-        let rows: Vec<Vec<f32>> =
-            graph.inputs.iter().zip(samples).map(|(port, samples)| stored(port, samples.row(index))).collect();
+        let rows: Vec<Vec<f32>> = graph
+            .inputs
+            .iter()
+            .zip(samples)
+            .map(|(port, samples)| stored(port, samples.row(index)))
+            .collect();
         let values = executor.run(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
         for (id, values) in values.iter().enumerate().filter(|(_, values)| !values.is_empty()) {
-            let seen = observed[id].get_or_insert_with(|| Observed { min: f32::MAX, max: f32::MIN, ..Observed::default() });
+            let seen = observed[id].get_or_insert_with(|| Observed {
+                min: f32::MAX,
+                max: f32::MIN,
+                ..Observed::default()
+            });
             sums[id].resize(values.len(), 0.0);
             for (sum, value) in sums[id].iter_mut().zip(values) {
                 *sum += f64::from(*value);
@@ -60,7 +72,9 @@ pub fn calibrate(graph: &Graph, samples: &[Samples], mut progress: impl FnMut(us
             // another start for each sample, so that no place is always left out
             seen.values.extend(values.iter().skip(index % step).step_by(step).take(each));
         }
-        progress(index + 1, count);
+        if !progress(index + 1, count) {
+            return Err(EdgeError::Cancelled("calibrating".into()));
+        }
     }
     for (seen, sums) in observed.iter_mut().zip(sums) {
         let Some(seen) = seen else { continue };
@@ -80,12 +94,19 @@ fn check(graph: &Graph, samples: &[Samples]) -> Result<usize> {
         way_round: "give as many rows for each input of the model, in its order".into(),
     };
     if samples.len() != graph.inputs.len() {
-        return Err(bad(format!("expected samples for {} inputs, got {}", graph.inputs.len(), samples.len())));
+        return Err(bad(format!(
+            "expected samples for {} inputs, got {}",
+            graph.inputs.len(),
+            samples.len()
+        )));
     }
     for (port, samples) in graph.inputs.iter().zip(samples) {
         let row: usize = graph.tensors[port.tensor].len();
         if samples.row != row {
-            return Err(bad(format!("input '{}' takes {row} values, got rows of {}", port.name, samples.row)));
+            return Err(bad(format!(
+                "input '{}' takes {row} values, got rows of {}",
+                port.name, samples.row
+            )));
         }
     }
     let count = samples.iter().map(Samples::len).min().unwrap_or(0);

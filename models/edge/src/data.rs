@@ -23,7 +23,8 @@ impl Samples {
     /// # Errors
     /// [`EdgeError::Data`] when they are not whole rows of finite numbers.
     pub fn new(values: Vec<f32>, row: usize, what: &str) -> Result<Self> {
-        let bad = |fault: String, way: &str| EdgeError::Data { what: what.into(), fault, way_round: way.into() };
+        let bad =
+            |fault: String, way: &str| EdgeError::Data { what: what.into(), fault, way_round: way.into() };
         if row == 0 || values.is_empty() || values.len() % row != 0 {
             let fault = format!("expected rows of {row} values, got {} values", values.len());
             return Err(bad(fault, "give one row for each sample, of the model's input shape"));

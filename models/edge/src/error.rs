@@ -53,7 +53,9 @@ pub enum EdgeError {
         got: u64,
     },
     /// A bundle is not what its manifest says: do not ship it.
-    #[error("{what}: {fault}; do not ship it: compile it again, or sign it again if it was changed on purpose")]
+    #[error(
+        "{what}: {fault}; do not ship it: compile it again, or sign it again if it was changed on purpose"
+    )]
     Untrusted {
         /// The file of the bundle.
         what: String,

@@ -104,16 +104,22 @@ impl<'a> FloatExecutor<'a> {
                 places.iter().map(|place| place.map_or(0.0, |place| value(0)[place])).collect()
             }
             Op::Transpose => {
-                let permutation: Option<Vec<usize>> = tensor(1).ints()?.iter().map(|axis| usize::try_from(*axis).ok()).collect();
-                kernels::transposed(&tensor(0).shape, &permutation?)?.iter().map(|place| value(0)[*place]).collect()
+                let permutation: Option<Vec<usize>> =
+                    tensor(1).ints()?.iter().map(|axis| usize::try_from(*axis).ok()).collect();
+                kernels::transposed(&tensor(0).shape, &permutation?)?
+                    .iter()
+                    .map(|place| value(0)[*place])
+                    .collect()
             }
             Op::Concat(axis) => {
-                let parts: Vec<(&[usize], &[f32])> =
-                    (0..node.inputs.len()).map(|place| (tensor(place).shape.as_slice(), value(place))).collect();
+                let parts: Vec<(&[usize], &[f32])> = (0..node.inputs.len())
+                    .map(|place| (tensor(place).shape.as_slice(), value(place)))
+                    .collect();
                 kernels::joined(&parts, *axis)?
             }
             Op::Mean { .. } => {
-                let axes: Option<Vec<usize>> = tensor(1).ints()?.iter().map(|axis| usize::try_from(*axis).ok()).collect();
+                let axes: Option<Vec<usize>> =
+                    tensor(1).ints()?.iter().map(|axis| usize::try_from(*axis).ok()).collect();
                 mean(value(0), &tensor(0).shape, &axes?)
             }
             Op::Other(_) => return None,

@@ -367,7 +367,14 @@ impl Op {
 
 /// How many windows there are along one axis, and how much lies before the first.
 #[must_use]
-pub fn windows(input: usize, filter: usize, stride: usize, dilation: usize, padding: Padding, axis: usize) -> (usize, usize) {
+pub fn windows(
+    input: usize,
+    filter: usize,
+    stride: usize,
+    dilation: usize,
+    padding: Padding,
+    axis: usize,
+) -> (usize, usize) {
     let span = (filter.max(1) - 1) * dilation + 1;
     let stride = stride.max(1);
     match padding {
@@ -391,15 +398,36 @@ impl fmt::Display for Graph {
             format!("[{}]", dims.join(","))
         };
         for port in &self.inputs {
-            writeln!(f, "in   %{} '{}' {} (source {:?})", port.tensor, port.name, shape(port.tensor), port.source_shape)?;
+            writeln!(
+                f,
+                "in   %{} '{}' {} (source {:?})",
+                port.tensor,
+                port.name,
+                shape(port.tensor),
+                port.source_shape
+            )?;
         }
         for node in &self.nodes {
             let inputs: Vec<String> = node.inputs.iter().map(|id| format!("%{id}{}", shape(*id))).collect();
             let (name, out) = (node.op.name(), node.output);
-            writeln!(f, "%{out}{} = {name}({}) {} '{}'", shape(out), inputs.join(", "), details(&node.op), node.name)?;
+            writeln!(
+                f,
+                "%{out}{} = {name}({}) {} '{}'",
+                shape(out),
+                inputs.join(", "),
+                details(&node.op),
+                node.name
+            )?;
         }
         for port in &self.outputs {
-            writeln!(f, "out  %{} '{}' {} (source {:?})", port.tensor, port.name, shape(port.tensor), port.source_shape)?;
+            writeln!(
+                f,
+                "out  %{} '{}' {} (source {:?})",
+                port.tensor,
+                port.name,
+                shape(port.tensor),
+                port.source_shape
+            )?;
         }
         Ok(())
     }
@@ -407,7 +435,9 @@ impl fmt::Display for Graph {
 
 fn details(op: &Op) -> String {
     match op {
-        Op::Conv2d(window) => format!("stride {:?} {:?} {:?}", window.stride, window.padding, window.activation),
+        Op::Conv2d(window) => {
+            format!("stride {:?} {:?} {:?}", window.stride, window.padding, window.activation)
+        }
         Op::DepthwiseConv2d(window, multiplier) => {
             format!("stride {:?} {:?} {:?} x{multiplier}", window.stride, window.padding, window.activation)
         }

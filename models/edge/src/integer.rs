@@ -76,7 +76,8 @@ impl<'a> IntegerExecutor<'a> {
     /// [`EdgeError::Unsupported`] names the first node that cannot be computed here.
     pub fn new(model: &'a Model) -> Result<Self> {
         let ready = model.nodes.iter().map(|node| {
-            prepare(model, node).ok_or_else(|| refuse(node, "its tensors are not those of an int8 or float operator"))
+            prepare(model, node)
+                .ok_or_else(|| refuse(node, "its tensors are not those of an int8 or float operator"))
         });
         Ok(Self { model, ready: ready.collect::<Result<_>>()? })
     }
@@ -87,7 +88,9 @@ impl<'a> IntegerExecutor<'a> {
     /// [`EdgeError::Data`] when an input has another size or type.
     pub fn run(&self, inputs: &[Values]) -> Result<Vec<Values>> {
         let all = self.run_all(inputs)?;
-        let output = |id: &usize| all[*id].clone().ok_or_else(|| EdgeError::malformed("model", "an output is never made"));
+        let output = |id: &usize| {
+            all[*id].clone().ok_or_else(|| EdgeError::malformed("model", "an output is never made"))
+        };
         self.model.outputs.iter().map(output).collect()
     }
 
@@ -107,7 +110,9 @@ impl<'a> IntegerExecutor<'a> {
             let given = inputs.get(place);
             let fits = match given {
                 Some(Values::Int8(codes)) => codes.len() == expected && model.tensors[*id].kind == Type::Int8,
-                Some(Values::Float(values)) => values.len() == expected && model.tensors[*id].kind == Type::Float32,
+                Some(Values::Float(values)) => {
+                    values.len() == expected && model.tensors[*id].kind == Type::Float32
+                }
                 None => false,
             };
             if !fits {
@@ -120,7 +125,8 @@ impl<'a> IntegerExecutor<'a> {
             all[*id] = given.cloned();
         }
         for (node, ready) in model.nodes.iter().zip(&self.ready) {
-            let value = self.node(node, ready, &all).ok_or_else(|| refuse(node, "its shapes do not fit together"))?;
+            let value =
+                self.node(node, ready, &all).ok_or_else(|| refuse(node, "its shapes do not fit together"))?;
             let output = &model.tensors[node.outputs[0]];
             let len = match &value {
                 Values::Int8(codes) => codes.len(),
@@ -148,14 +154,18 @@ impl<'a> IntegerExecutor<'a> {
             }
             (Op::Quantize, Ready::Nothing) => {
                 let (scale, zero) = output.scale();
-                return Some(Values::Int8(value(0)?.floats()?.iter().map(|value| quantised(*value, scale, zero)).collect()));
+                return Some(Values::Int8(
+                    value(0)?.floats()?.iter().map(|value| quantised(*value, scale, zero)).collect(),
+                ));
             }
             (_, Ready::Float(graph)) => return float_node(graph, node, all),
             _ => {}
         }
         let x = value(0)?.codes()?;
         if let Ready::Table(table) = ready {
-            return Some(Values::Int8(x.iter().map(|code| table[usize::from(code.cast_unsigned())]).collect()));
+            return Some(Values::Int8(
+                x.iter().map(|code| table[usize::from(code.cast_unsigned())]).collect(),
+            ));
         }
         if let Ready::Weights(weights) = ready {
             return weights.run(x).map(Values::Int8);
@@ -172,10 +182,14 @@ impl<'a> IntegerExecutor<'a> {
             Op::Pad => {
                 let zero = i8::try_from(output.scale().1).ok()?;
                 let (_, places) = kernels::padded(shape, &tensor(1)?.as_i32())?;
-                places.iter().map(|place| place.map_or(Some(zero), |place| x.get(place).copied())).collect::<Option<_>>()?
+                places
+                    .iter()
+                    .map(|place| place.map_or(Some(zero), |place| x.get(place).copied()))
+                    .collect::<Option<_>>()?
             }
             Op::Transpose => {
-                let axes: Option<Vec<usize>> = tensor(1)?.as_i32().iter().map(|axis| usize::try_from(*axis).ok()).collect();
+                let axes: Option<Vec<usize>> =
+                    tensor(1)?.as_i32().iter().map(|axis| usize::try_from(*axis).ok()).collect();
                 let places = kernels::transposed(shape, &axes?)?;
                 places.iter().map(|place| x.get(*place).copied()).collect::<Option<_>>()?
             }
@@ -218,7 +232,8 @@ fn prepare(model: &Model, node: &Node) -> Option<Ready> {
     if x.kind == Type::Float32 {
         return float_graph(model, node).map(|graph| Ready::Float(Box::new(graph)));
     }
-    let scaled = |tensor: &Tensor| tensor.kind == Type::Int8 && tensor.scale().0 > 0.0 && tensor.scale().0.is_finite();
+    let scaled =
+        |tensor: &Tensor| tensor.kind == Type::Int8 && tensor.scale().0 > 0.0 && tensor.scale().0.is_finite();
     if !scaled(x) || !scaled(output) || x.is_empty() || output.is_empty() {
         return None;
     }
@@ -244,21 +259,32 @@ fn float_graph(model: &Model, node: &Node) -> Option<Graph> {
             _ => return None,
         };
         let computed = data == Data::None;
-        let place = graph.add(crate::graph::Tensor { shape: tensor.shape.clone(), data, ..Default::default() });
+        let place =
+            graph.add(crate::graph::Tensor { shape: tensor.shape.clone(), data, ..Default::default() });
         if computed {
-            graph.inputs.push(Port { name: String::new(), source_shape: Vec::new(), tensor: place, axes: Vec::new() });
+            graph.inputs.push(Port {
+                name: String::new(),
+                source_shape: Vec::new(),
+                tensor: place,
+                axes: Vec::new(),
+            });
         }
         inputs.push(place);
     }
     let shape = model.tensors[*node.outputs.first()?].shape.clone();
     let output = graph.add(crate::graph::Tensor { shape, ..Default::default() });
     graph.nodes.push(crate::graph::Node { name: node.name.clone(), op: node.op.clone(), inputs, output });
-    let sound = !node.op.has_weights() || (graph.nodes[0].inputs.len() == 3 && graph.tensors[1].is_constant());
+    let sound =
+        !node.op.has_weights() || (graph.nodes[0].inputs.len() == 3 && graph.tensors[1].is_constant());
     sound.then_some(graph)
 }
 
 fn float_node(graph: &Graph, node: &Node, all: &[Option<Values>]) -> Option<Values> {
-    let computed = node.inputs.iter().zip(&graph.nodes[0].inputs).filter(|(_, place)| !graph.tensors[**place].is_constant());
+    let computed = node
+        .inputs
+        .iter()
+        .zip(&graph.nodes[0].inputs)
+        .filter(|(_, place)| !graph.tensors[**place].is_constant());
     let inputs: Option<Vec<&[f32]>> = computed.map(|(id, _)| all[(*id)?].as_ref()?.floats()).collect();
     let values = FloatExecutor::new(graph).run(&inputs?).ok()?;
     Some(Values::Float(values[graph.nodes[0].output].clone()))

@@ -50,7 +50,9 @@ impl Image {
         if !sound {
             return None;
         }
-        let axis = |axis: usize, length: usize| windows(length, filter[axis], stride[axis], dilation[axis], padding, axis);
+        let axis = |axis: usize, length: usize| {
+            windows(length, filter[axis], stride[axis], dilation[axis], padding, axis)
+        };
         let ((rows, top), (columns, left)) = (axis(0, ih), axis(1, iw));
         let fits = rows == oh && columns == ow;
         let (input, output, before) = ([ih, iw, ic], [oh, ow, oc], [top, left]);
@@ -111,14 +113,21 @@ pub(crate) fn convolve<T: Scalar>(image: &Image, x: &[T], packed: &[T], bias: &[
 }
 
 /// A depthwise convolution, weights `[kh,kw,c*multiplier]`.
-pub(crate) fn convolve_depthwise<T: Scalar>(image: &Image, multiplier: usize, x: &[T], weights: &[T], bias: &[T]) -> Vec<T> {
+pub(crate) fn convolve_depthwise<T: Scalar>(
+    image: &Image,
+    multiplier: usize,
+    x: &[T],
+    weights: &[T],
+    bias: &[T],
+) -> Vec<T> {
     let (inputs, outputs) = (image.input[2], image.output[2]);
     let mut out = vec![T::default(); image.output.iter().product()];
     image.walk(|pixel, places| {
         let sums = &mut out[pixel * outputs..(pixel + 1) * outputs];
         sums.copy_from_slice(bias);
         for (place, at) in places {
-            let (values, row) = (&x[at * inputs..(at + 1) * inputs], &weights[place * outputs..(place + 1) * outputs]);
+            let (values, row) =
+                (&x[at * inputs..(at + 1) * inputs], &weights[place * outputs..(place + 1) * outputs]);
             if multiplier == 1 {
                 for ((sum, weight), value) in sums.iter_mut().zip(row).zip(values) {
                     *sum = sum.plus_product(*value, *weight);
@@ -156,7 +165,9 @@ pub(crate) fn multiply<T: Scalar>(x: &[T], packed: &[T], bias: &[T]) -> Vec<T> {
 /// For each element of the output of an elementwise operator, where the two inputs have theirs.
 pub(crate) fn broadcast(output: &[usize], input: &[usize]) -> Option<Vec<usize>> {
     let rank = output.len().max(input.len());
-    let pad = |shape: &[usize]| -> Vec<usize> { std::iter::repeat_n(1, rank - shape.len()).chain(shape.iter().copied()).collect() };
+    let pad = |shape: &[usize]| -> Vec<usize> {
+        std::iter::repeat_n(1, rank - shape.len()).chain(shape.iter().copied()).collect()
+    };
     let (output, input) = (pad(output), pad(input));
     if output.iter().zip(&input).any(|(out, len)| len != out && *len != 1) {
         return None;
@@ -182,7 +193,8 @@ pub(crate) fn transposed(shape: &[usize], permutation: &[usize]) -> Option<Vec<u
     let mut places = vec![0];
     for axis in permutation {
         let by = step(*axis);
-        places = places.iter().flat_map(|base| (0..shape[*axis]).map(move |index| base + index * by)).collect();
+        places =
+            places.iter().flat_map(|base| (0..shape[*axis]).map(move |index| base + index * by)).collect();
     }
     Some(places)
 }
@@ -228,7 +240,8 @@ pub(crate) fn joined<T: Copy>(parts: &[(&[usize], &[T])], axis: usize) -> Option
 pub(crate) fn reduced(shape: &[usize], axes: &[usize]) -> (Vec<usize>, usize) {
     let kept = |axis: usize| if axes.contains(&axis) { 1 } else { shape[axis] };
     let mut step: usize = (0..shape.len()).map(kept).product();
-    let count = shape.iter().enumerate().filter(|(axis, _)| axes.contains(axis)).map(|(_, len)| len).product();
+    let count =
+        shape.iter().enumerate().filter(|(axis, _)| axes.contains(axis)).map(|(_, len)| len).product();
     let mut places = vec![0];
     for (axis, len) in shape.iter().enumerate() {
         step /= kept(axis);

@@ -6,6 +6,7 @@
 
 pub mod arena;
 pub mod calibrate;
+pub mod compile;
 pub mod data;
 mod error;
 pub mod float;
@@ -15,6 +16,7 @@ mod kernels;
 pub mod lite;
 mod lower;
 pub mod onnx;
+pub mod parity;
 pub mod passes;
 pub mod plan;
 pub mod quantise;

@@ -125,8 +125,12 @@ impl Model {
         let tensor = |tensor: &crate::graph::Tensor| {
             let (kind, data) = match &tensor.data {
                 Data::None => (Type::Float32, Vec::new()),
-                Data::Float(values) => (Type::Float32, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
-                Data::Int(values) => (Type::Int32, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+                Data::Float(values) => {
+                    (Type::Float32, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+                }
+                Data::Int(values) => {
+                    (Type::Int32, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+                }
             };
             Tensor { name: String::new(), shape: tensor.shape.clone(), kind, quantisation: None, data }
         };
@@ -163,12 +167,18 @@ impl Model {
                 way_round: way.into(),
             };
             if node.op == Op::Clamp(Activation::ReluN1To1) {
-                return Err(refuse("TFLite-micro has no clamp of its own to -1..1", "put it behind a Conv, Gemm or Add"));
+                return Err(refuse(
+                    "TFLite-micro has no clamp of its own to -1..1",
+                    "put it behind a Conv, Gemm or Add",
+                ));
             }
             if let Op::Conv2d(window) | Op::DepthwiseConv2d(window, _) = &node.op
                 && matches!(window.padding, Padding::Explicit(_))
             {
-                return Err(refuse("its padding was not chosen", "this is a fault of the compiler: report it"));
+                return Err(refuse(
+                    "its padding was not chosen",
+                    "this is a fault of the compiler: report it",
+                ));
             }
         }
         Ok(())

@@ -110,7 +110,9 @@ impl Lowering<'_> {
             _ => Err(refuse(
                 node,
                 "the operator is not covered",
-                format!("replace it by covered ones ({COVERED}), or leave that part to the caller on the device"),
+                format!(
+                    "replace it by covered ones ({COVERED}), or leave that part to the caller on the device"
+                ),
             )),
         }
     }
@@ -177,7 +179,10 @@ impl Lowering<'_> {
         let cannot = || {
             refuse(
                 node,
-                format!("the order of its input (source shape {:?}) cannot be told from its axes", view.shape),
+                format!(
+                    "the order of its input (source shape {:?}) cannot be told from its axes",
+                    view.shape
+                ),
                 "put the Reshape before it where no axes are merged",
             )
         };
@@ -188,7 +193,8 @@ impl Lowering<'_> {
         let cut = self.reshaped(node, view.tensor, from.iter().map(|axis| axis.len).collect());
         let values = permutation.iter().map(|axis| i32::try_from(*axis).expect("few axes")).collect();
         let input = self.graph.integers("permutation", vec![permutation.len()], values);
-        let turned = self.emit(node, Op::Transpose, vec![cut, input], to.iter().map(|axis| axis.len).collect());
+        let turned =
+            self.emit(node, Op::Transpose, vec![cut, input], to.iter().map(|axis| axis.len).collect());
         Ok(self.reshaped(node, turned, shape))
     }
 
@@ -214,7 +220,8 @@ impl Lowering<'_> {
             match node.operator.as_str() {
                 "Transpose" => {
                     let permutation = node.attributes.lengths("perm").unwrap_or_default();
-                    if permutation.len() != order.len() || permutation.iter().any(|axis| *axis >= order.len()) {
+                    if permutation.len() != order.len() || permutation.iter().any(|axis| *axis >= order.len())
+                    {
                         break;
                     }
                     order = permutation.iter().map(|axis| order[*axis]).collect();
@@ -227,8 +234,8 @@ impl Lowering<'_> {
                         _ => break,
                     }
                 }
-                "BatchNormalization" | "Relu" | "Clip" | "Sigmoid" | "Tanh" | "Add" | "Sub" | "Mul" | "Div" | "Pad"
-                | "Identity" | "Dropout" | "QuantizeLinear" | "DequantizeLinear" => {}
+                "BatchNormalization" | "Relu" | "Clip" | "Sigmoid" | "Tanh" | "Add" | "Sub" | "Mul"
+                | "Div" | "Pad" | "Identity" | "Dropout" | "QuantizeLinear" | "DequantizeLinear" => {}
                 _ => break,
             }
             match node.outputs.first() {

@@ -51,7 +51,9 @@ fn merge_pads(graph: &mut Graph, notes: &mut Vec<Note>) {
         if graph.nodes[maker].op != Op::Pad || !graph.has_one_reader(input) {
             continue;
         }
-        let Some(&[0, 0, top, bottom, left, right, 0, 0]) = graph.tensors[graph.nodes[maker].inputs[1]].ints() else {
+        let Some(&[0, 0, top, bottom, left, right, 0, 0]) =
+            graph.tensors[graph.nodes[maker].inputs[1]].ints()
+        else {
             continue;
         };
         let add = |pad: usize, more: i32| pad + usize::try_from(more).unwrap_or(0);
@@ -77,7 +79,8 @@ fn fuse_clamps(graph: &mut Graph, notes: &mut Vec<Note>) {
             index += 1;
             continue;
         };
-        let (activation, name, output, input) = (*activation, clamp.name.clone(), clamp.output, clamp.inputs[0]);
+        let (activation, name, output, input) =
+            (*activation, clamp.name.clone(), clamp.output, clamp.inputs[0]);
         let fits = graph.has_one_reader(input);
         let free = graph.nodes[maker].op.activation_mut().filter(|slot| fits && **slot == Activation::None);
         if free.map(|slot| *slot = activation).is_none() {
@@ -88,15 +91,21 @@ fn fuse_clamps(graph: &mut Graph, notes: &mut Vec<Note>) {
         graph.tensors[output].fixed = fixed;
         graph.nodes[maker].output = output;
         let node = graph.nodes[maker].name.clone();
-        notes.push(Note { pass: "fuse-activation", node, what: format!("takes in '{name}' ({activation:?})") });
+        notes.push(Note {
+            pass: "fuse-activation",
+            node,
+            what: format!("takes in '{name}' ({activation:?})"),
+        });
         graph.nodes.remove(index);
     }
 }
 
 /// Removes nodes that nobody needs, then tensors, and numbers the rest anew.
 pub(crate) fn sweep(graph: &mut Graph) {
-    while let Some(dead) =
-        graph.nodes.iter().position(|node| !graph.is_output(node.output) && graph.readers(node.output).is_empty())
+    while let Some(dead) = graph
+        .nodes
+        .iter()
+        .position(|node| !graph.is_output(node.output) && graph.readers(node.output).is_empty())
     {
         graph.nodes.remove(dead);
     }

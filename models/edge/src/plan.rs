@@ -117,7 +117,9 @@ pub fn plan(lifetimes: Vec<Lifetime>) -> Plan {
     };
     order.sort_by_key(|place| std::cmp::Reverse(lifetimes[*place].bytes));
     consider(&order, &mut best);
-    order.sort_by_key(|place| std::cmp::Reverse(lifetimes[*place].bytes * (lifetimes[*place].last - lifetimes[*place].first + 1)));
+    order.sort_by_key(|place| {
+        std::cmp::Reverse(lifetimes[*place].bytes * (lifetimes[*place].last - lifetimes[*place].first + 1))
+    });
     consider(&order, &mut best);
     order.sort_by_key(|place| lifetimes[*place].first);
     consider(&order, &mut best);
@@ -176,7 +178,8 @@ fn fit(lifetimes: &[Lifetime], order: &[usize], fixed: &[Option<usize>]) -> Vec<
 pub(crate) fn as_the_device_does(lifetimes: &[Lifetime], fixed: &[Option<usize>]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..lifetimes.len()).filter(|place| fixed[*place].is_none()).collect();
     let number = |place: usize| (lifetimes[place].tensor.unwrap_or(usize::MAX), place);
-    order.sort_by_key(|place| (std::cmp::Reverse(lifetimes[*place].bytes), std::cmp::Reverse(number(*place))));
+    order
+        .sort_by_key(|place| (std::cmp::Reverse(lifetimes[*place].bytes), std::cmp::Reverse(number(*place))));
     fit(lifetimes, &order, fixed)
 }
 
@@ -188,7 +191,8 @@ pub(crate) fn end(lifetimes: &[Lifetime], offsets: &[usize]) -> usize {
 /// The lifetimes of a model's computed values.
 pub(crate) fn of_model(model: &Model) -> Vec<Lifetime> {
     let step = |node: &crate::lite::Node| {
-        let inputs = node.inputs.iter().flatten().copied().chain(node.outputs.iter().skip(1).copied()).collect();
+        let inputs =
+            node.inputs.iter().flatten().copied().chain(node.outputs.iter().skip(1).copied()).collect();
         (inputs, node.outputs.first().copied().unwrap_or_default())
     };
     let steps: Vec<(Vec<TensorId>, TensorId)> =
@@ -205,7 +209,12 @@ pub fn plan_model(model: &mut Model) -> Plan {
     let tensors = of_model(model);
     let mut all = tensors.clone();
     for (step, requests) in crate::arena::scratch(model, crate::arena::Target::CortexM).iter().enumerate() {
-        let one = |bytes: &usize| Lifetime { tensor: None, bytes: aligned(*bytes), first: step + 1, last: step + 1 };
+        let one = |bytes: &usize| Lifetime {
+            tensor: None,
+            bytes: aligned(*bytes),
+            first: step + 1,
+            last: step + 1,
+        };
         all.extend(requests.iter().map(one));
     }
     let plan = plan(all);
@@ -236,7 +245,12 @@ mod tests {
             let lifetimes: Vec<Lifetime> = (0..draw(12) + 1)
                 .map(|tensor| {
                     let first = draw(10);
-                    Lifetime { tensor: Some(tensor), bytes: aligned(draw(500) + 1), first, last: first + draw(4) }
+                    Lifetime {
+                        tensor: Some(tensor),
+                        bytes: aligned(draw(500) + 1),
+                        first,
+                        last: first + draw(4),
+                    }
                 })
                 .collect();
             let plan = plan(lifetimes.clone());

@@ -40,8 +40,6 @@ pub struct QuantiseOptions {
     pub dense_per_channel: bool,
     /// Whether the mean error of rounded weights is put back through the bias.
     pub bias_correction: bool,
-    /// Whether weights are rounded so that their errors cancel on the samples.
-    pub compensate: bool,
     /// Whether the biases of convolutions carry their scales, which are products of two others: four bytes for each
     /// channel that no TFLite-micro kernel reads.
     pub bias_scales: bool,
@@ -55,11 +53,19 @@ impl Default for QuantiseOptions {
             range: RangeChoice::default(),
             dense_per_channel: false,
             bias_correction: true,
-            compensate: true,
             bias_scales: false,
             keep_float: Vec::new(),
         }
     }
+}
+
+/// An int8 model, and where it holds what the graph computes.
+#[derive(Debug, Clone)]
+pub struct Quantised {
+    /// The model.
+    pub model: Model,
+    /// The tensor of codes, by tensor of the graph.
+    pub codes: Vec<Option<usize>>,
 }
 
 /// What is known while the model is built.
@@ -81,8 +87,10 @@ struct Builder<'a> {
 ///
 /// # Errors
 /// [`EdgeError::Unsupported`] names what has no int8 form, or a node to keep that does not exist.
-pub fn quantise(graph: &Graph, calibration: &Calibration, options: &QuantiseOptions) -> Result<Model> {
-    if let Some(missing) = options.keep_float.iter().find(|name| graph.nodes.iter().all(|node| node.name != **name)) {
+pub fn quantise(graph: &Graph, calibration: &Calibration, options: &QuantiseOptions) -> Result<Quantised> {
+    if let Some(missing) =
+        options.keep_float.iter().find(|name| graph.nodes.iter().all(|node| node.name != **name))
+    {
         let known: Vec<&str> = graph.nodes.iter().map(|node| node.name.as_str()).collect();
         return Err(EdgeError::Unsupported {
             node: missing.clone(),
@@ -118,15 +126,25 @@ pub fn quantise(graph: &Graph, calibration: &Calibration, options: &QuantiseOpti
         builder.model.outputs.push(id);
     }
     let mut model = builder.model;
-    for (port, id) in graph.inputs.iter().zip(model.inputs.clone()).chain(graph.outputs.iter().zip(model.outputs.clone())) {
+    for (port, id) in
+        graph.inputs.iter().zip(model.inputs.clone()).chain(graph.outputs.iter().zip(model.outputs.clone()))
+    {
         model.tensors[id].name.clone_from(&port.name);
     }
     model.check()?;
-    Ok(model)
+    let mut codes = vec![None; graph.tensors.len()];
+    builder.codes.into_iter().for_each(|(tensor, id)| codes[tensor] = Some(id));
+    Ok(Quantised { model, codes })
 }
 
 impl Builder<'_> {
-    fn add(&mut self, shape: Vec<usize>, kind: Type, quantisation: Option<Quantisation>, data: Vec<u8>) -> usize {
+    fn add(
+        &mut self,
+        shape: Vec<usize>,
+        kind: Type,
+        quantisation: Option<Quantisation>,
+        data: Vec<u8>,
+    ) -> usize {
         self.model.tensors.push(lite::Tensor { name: String::new(), shape, kind, quantisation, data });
         self.model.tensors.len() - 1
     }
@@ -179,7 +197,9 @@ impl Builder<'_> {
         let of = &self.graph.tensors[tensor];
         let (kind, data) = match &of.data {
             Data::Int(values) => (Type::Int32, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
-            Data::Float(values) => (Type::Float32, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            Data::Float(values) => {
+                (Type::Float32, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+            }
             Data::None => (Type::Float32, Vec::new()),
         };
         let id = self.add(of.shape.clone(), kind, None, data);
@@ -226,7 +246,8 @@ impl Builder<'_> {
         let high = values.iter().copied().fold(0.0, f32::max);
         let range = Range::new(low, high);
         let data = values.iter().map(|value| range.code(*value).cast_unsigned()).collect();
-        let id = self.add(self.graph.tensors[tensor].shape.clone(), Type::Int8, Some(range.quantisation()), data);
+        let id =
+            self.add(self.graph.tensors[tensor].shape.clone(), Type::Int8, Some(range.quantisation()), data);
         self.constants.insert((tensor, false), id);
         id
     }
@@ -239,7 +260,6 @@ impl Builder<'_> {
         let per_channel = !matches!(node.op, Op::FullyConnected(_)) || self.options.dense_per_channel;
         let chosen = layer.quantise(&weights::Choice {
             per_channel,
-            compensate: self.options.compensate,
             bias_correction: self.options.bias_correction,
             input,
             output,
@@ -249,7 +269,9 @@ impl Builder<'_> {
         let slices = chosen.scales.len();
         let axis_of = |slices: usize| if slices > 1 { axis } else { 0 };
         let bias_scales: Vec<f32> = chosen.scales.iter().map(|scale| scale * input.scale).collect();
-        let of = |scales: Vec<f32>, axis: usize| Some(Quantisation { zero_points: vec![0; scales.len()], scales, axis });
+        let of = |scales: Vec<f32>, axis: usize| {
+            Some(Quantisation { zero_points: vec![0; scales.len()], scales, axis })
+        };
         let codes = chosen.codes.iter().map(|code| code.cast_unsigned()).collect();
         let weights = self.add(filter.shape.clone(), Type::Int8, of(chosen.scales, axis_of(slices)), codes);
         let channels = chosen.bias.len();
@@ -272,4 +294,3 @@ pub(crate) fn fixed_range(op: &Op) -> Option<Range> {
         _ => None,
     }
 }
-

@@ -53,7 +53,8 @@ pub(super) fn table(op: &Op, x: &Tensor, output: &Tensor) -> Option<[i8; 256]> {
             each(&|value| function(op, value - zero, by, radius))
         }
         Op::LeakyRelu(alpha) => {
-            let (same, less) = (between(scale, out_scale), Multiplier::new(f64::from(scale * alpha.abs() / out_scale)));
+            let (same, less) =
+                (between(scale, out_scale), Multiplier::new(f64::from(scale * alpha.abs() / out_scale)));
             each(&|value| {
                 let value = value - zero;
                 let scaled = if value >= 0 {
@@ -94,7 +95,11 @@ fn function(op: &Op, value: i32, by: Multiplier, radius: i32) -> i8 {
 /// A factor with a fraction of 15 bits.
 fn sixteen(factor: f32) -> (i16, i32) {
     let Multiplier { fraction, shift } = Multiplier::new(f64::from(factor));
-    let fraction = if fraction >= i32::MAX - (1 << 15) { i16::MAX } else { i16::try_from((fraction + (1 << 15)) >> 16).unwrap_or(i16::MAX) };
+    let fraction = if fraction >= i32::MAX - (1 << 15) {
+        i16::MAX
+    } else {
+        i16::try_from((fraction + (1 << 15)) >> 16).unwrap_or(i16::MAX)
+    };
     (fraction, shift)
 }
 
@@ -124,8 +129,14 @@ fn hard_swish(value: i32, out: (i16, i32), reluish: (i16, i32), out_zero: i32) -
 }
 
 /// A sum, difference or product with broadcasting.
-pub(super) fn binary(op: &Op, (a, left): (&Tensor, &[i8]), (b, right): (&Tensor, &[i8]), output: &Tensor) -> Option<Vec<i8>> {
-    let (from_left, from_right) = (kernels::broadcast(&output.shape, &a.shape)?, kernels::broadcast(&output.shape, &b.shape)?);
+pub(super) fn binary(
+    op: &Op,
+    (a, left): (&Tensor, &[i8]),
+    (b, right): (&Tensor, &[i8]),
+    output: &Tensor,
+) -> Option<Vec<i8>> {
+    let (from_left, from_right) =
+        (kernels::broadcast(&output.shape, &a.shape)?, kernels::broadcast(&output.shape, &b.shape)?);
     let ((a_scale, a_zero), (b_scale, b_zero), (scale, zero)) = (a.scale(), b.scale(), output.scale());
     let range = clamp_range(op.activation(), output);
     let pairs = from_left.iter().zip(&from_right).map(|(l, r)| {
@@ -134,7 +145,9 @@ pub(super) fn binary(op: &Op, (a, left): (&Tensor, &[i8]), (b, right): (&Tensor,
     });
     if let Op::Mul(_) = op {
         let by = Multiplier::new(f64::from(a_scale) * f64::from(b_scale) / f64::from(scale));
-        return pairs.map(|pair| pair.map(|(l, r)| code(zero.wrapping_add(by.apply(l * r)), range))).collect();
+        return pairs
+            .map(|pair| pair.map(|(l, r)| code(zero.wrapping_add(by.apply(l * r)), range)))
+            .collect();
     }
     let (by_a, by_b, by_out) = if let Op::Sub(_) = op {
         // the one kernel that divides as floats
@@ -145,7 +158,11 @@ pub(super) fn binary(op: &Op, (a, left): (&Tensor, &[i8]), (b, right): (&Tensor,
     } else {
         let twice = 2.0 * f64::from(a_scale.max(b_scale));
         let out = twice / (f64::from(1u32 << SUM_SHIFT) * f64::from(scale));
-        (Multiplier::new(f64::from(a_scale) / twice), Multiplier::new(f64::from(b_scale) / twice), Multiplier::new(out))
+        (
+            Multiplier::new(f64::from(a_scale) / twice),
+            Multiplier::new(f64::from(b_scale) / twice),
+            Multiplier::new(out),
+        )
     };
     let sign = if matches!(op, Op::Sub(_)) { -1 } else { 1 };
     let compute = |(l, r): (i32, i32)| {
@@ -184,7 +201,8 @@ pub(super) fn softmax(beta: f32, x: &Tensor, codes: &[i8]) -> Option<Vec<i8>> {
             .filter(|difference| *difference >= least)
             .fold(0i32, |sum, difference| sum.wrapping_add(divide_by_power(power(difference), SUM_BITS)));
         let zeros = i32::try_from(sum.leading_zeros()).ok()?;
-        let shifted = sum.cast_unsigned().wrapping_shl(zeros.cast_unsigned()).wrapping_sub(1 << 31).cast_signed();
+        let shifted =
+            sum.cast_unsigned().wrapping_shl(zeros.cast_unsigned()).wrapping_sub(1 << 31).cast_signed();
         let reciprocal = fixed::reciprocal_of_one_plus(shifted);
         let exponent = SUM_BITS - zeros + 31 - 8;
         out.extend(differences().map(|difference| {
@@ -200,7 +218,9 @@ pub(super) fn softmax(beta: f32, x: &Tensor, codes: &[i8]) -> Option<Vec<i8>> {
 /// A mean over some axes, with its own output scale.
 pub(super) fn mean(x: &Tensor, codes: &[i8], axes: &[i32], output: &Tensor) -> Option<Vec<i8>> {
     let rank = i32::try_from(x.shape.len()).ok()?;
-    let place = |axis: &i32| usize::try_from(if *axis < 0 { axis + rank } else { *axis }).ok().filter(|a| *a < x.shape.len());
+    let place = |axis: &i32| {
+        usize::try_from(if *axis < 0 { axis + rank } else { *axis }).ok().filter(|a| *a < x.shape.len())
+    };
     let axes: Option<Vec<usize>> = axes.iter().map(place).collect();
     let (places, count) = kernels::reduced(&x.shape, &axes?);
     let ((scale, zero), (out_scale, out_zero)) = (x.scale(), output.scale());
@@ -208,10 +228,15 @@ pub(super) fn mean(x: &Tensor, codes: &[i8], axes: &[i32], output: &Tensor) -> O
     // the division by the count becomes part of the multiplier
     let bits = 63 - i32::try_from(u64::try_from(count).ok()?.leading_zeros()).ok()?;
     let shift = bits.min(32).min(31 + by.shift);
-    let fraction = i32::try_from((i64::from(by.fraction) << shift.max(0)) / i64::try_from(count).ok()?).ok()?;
+    let fraction =
+        i32::try_from((i64::from(by.fraction) << shift.max(0)) / i64::try_from(count).ok()?).ok()?;
     let by = Multiplier { fraction, shift: by.shift - shift };
     let mut sums = vec![0i32; x.len() / count];
     places.iter().zip(codes).for_each(|(place, code)| sums[*place] += i32::from(*code));
     let offset = zero.wrapping_mul(i32::try_from(count).ok()?);
-    Some(sums.iter().map(|sum| code(by.apply(sum.wrapping_sub(offset)).wrapping_add(out_zero), (-128, 127))).collect())
+    Some(
+        sums.iter()
+            .map(|sum| code(by.apply(sum.wrapping_sub(offset)).wrapping_add(out_zero), (-128, 127)))
+            .collect(),
+    )
 }

@@ -196,7 +196,9 @@ mod tests {
         for step in -2000..2000 {
             let real = f64::from(step) / 250.0;
             let raw = (real * f64::from(1 << 27)) as i32;
-            let near = |got: i32, expected: f64| assert!((f64::from(got) / one - expected).abs() < 1e-5, "{real}: {got}");
+            let near = |got: i32, expected: f64| {
+                assert!((f64::from(got) / one - expected).abs() < 1e-5, "{real}: {got}")
+            };
             near(logistic(raw, 4), 1.0 / (1.0 + (-real).exp()));
             near(tanh(raw, 4), real.tanh());
             if step <= 0 {
@@ -207,7 +209,8 @@ mod tests {
 
     #[test]
     fn rounding_goes_away_from_zero() {
-        let check = |value: i32, exponent: i32, expected: i32| assert_eq!(divide_by_power(value, exponent), expected);
+        let check =
+            |value: i32, exponent: i32, expected: i32| assert_eq!(divide_by_power(value, exponent), expected);
         check(5, 1, 3);
         check(-5, 1, -3);
         check(4, 3, 1);

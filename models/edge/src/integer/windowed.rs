@@ -30,7 +30,12 @@ pub(super) struct Weights {
 }
 
 impl Weights {
-    pub(super) fn new(op: &Op, [x, filter]: [&Tensor; 2], bias: Option<&Tensor>, output: &Tensor) -> Option<Self> {
+    pub(super) fn new(
+        op: &Op,
+        [x, filter]: [&Tensor; 2],
+        bias: Option<&Tensor>,
+        output: &Tensor,
+    ) -> Option<Self> {
         let codes: Vec<i32> = filter.as_i8().into_iter().map(i32::from).collect();
         let whole = filter.kind == Type::Int8 && codes.len() == filter.len() && !codes.is_empty();
         let channels = match op {
@@ -72,7 +77,8 @@ impl Weights {
             _ if filter.shape.len() == 2 && x.len() % filter.shape[1] == 0 => Kind::Rows,
             _ => return None,
         };
-        let packed = if matches!(kind, Kind::Depthwise(..)) { codes } else { kernels::pack(&codes, channels) };
+        let packed =
+            if matches!(kind, Kind::Depthwise(..)) { codes } else { kernels::pack(&codes, channels) };
         let (input_zero, output_zero) = (x.scale().1, output.scale().1);
         let range = clamp_range(op.activation(), output);
         let multipliers = (0..channels).map(multiplier).collect();
@@ -83,7 +89,9 @@ impl Weights {
         let x: Vec<i32> = codes.iter().map(|code| i32::from(*code) - self.input_zero).collect();
         let sums = match &self.kind {
             Kind::Convolution(image) => kernels::convolve(image, &x, &self.packed, &self.bias),
-            Kind::Depthwise(image, times) => kernels::convolve_depthwise(image, *times, &x, &self.packed, &self.bias),
+            Kind::Depthwise(image, times) => {
+                kernels::convolve_depthwise(image, *times, &x, &self.packed, &self.bias)
+            }
             Kind::Rows => kernels::multiply(&x, &self.packed, &self.bias),
         };
         let (low, high) = self.range;

@@ -110,9 +110,10 @@ impl Builder {
 
     fn children(&self, id: ObjectId) -> Vec<ObjectId> {
         match &self.objects[id] {
-            Object::Table(fields) => {
-                fields.iter().filter_map(|(_, field)| if let Field::To(to) = field { Some(*to) } else { None }).collect()
-            }
+            Object::Table(fields) => fields
+                .iter()
+                .filter_map(|(_, field)| if let Field::To(to) = field { Some(*to) } else { None })
+                .collect(),
             Object::Offsets(list) => list.clone(),
             Object::Values { .. } => Vec::new(),
         }
@@ -124,17 +125,22 @@ impl Builder {
         let mut rest: Vec<usize> = (0..self.objects.len()).filter(is_value).collect();
         while !rest.is_empty() {
             let waste = |id: usize| {
-                let Object::Values { align, .. } = &self.objects[id] else { unreachable!("a list of numbers") };
+                let Object::Values { align, .. } = &self.objects[id] else {
+                    unreachable!("a list of numbers")
+                };
                 (out.bytes.len() + 4).next_multiple_of(*align.max(&4)) - 4 - out.bytes.len()
             };
             let size = |id: usize| match &self.objects[id] {
                 Object::Values { bytes, align, .. } => (*align, bytes.len()),
                 _ => (0, 0),
             };
-            let next = (0..rest.len()).min_by_key(|place| (waste(rest[*place]), std::cmp::Reverse(size(rest[*place]))));
+            let next = (0..rest.len())
+                .min_by_key(|place| (waste(rest[*place]), std::cmp::Reverse(size(rest[*place]))));
             let id = rest.remove(next.expect("it is not empty"));
             let skipped = waste(id);
-            let Object::Values { bytes, count, .. } = &self.objects[id] else { unreachable!("a list of numbers") };
+            let Object::Values { bytes, count, .. } = &self.objects[id] else {
+                unreachable!("a list of numbers")
+            };
             out.bytes.extend(std::iter::repeat_n(0, skipped));
             out.places[id] = out.bytes.len();
             out.bytes.extend(count.to_le_bytes());
@@ -171,7 +177,9 @@ impl Out {
         let mut vtable = vec![0u16; slots + 2];
         // words first, so that nothing inside needs a gap
         let wide = |field: &Field| !matches!(field, Field::Byte(_));
-        for (slot, field) in fields.iter().filter(|(_, f)| wide(f)).chain(fields.iter().filter(|(_, f)| !wide(f))) {
+        for (slot, field) in
+            fields.iter().filter(|(_, f)| wide(f)).chain(fields.iter().filter(|(_, f)| !wide(f)))
+        {
             vtable[usize::from(*slot) + 2] = u16::try_from(inline.len() + 4).expect("tables are small");
             match field {
                 Field::Byte(value) => inline.push(*value),

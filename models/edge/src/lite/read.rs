@@ -32,7 +32,9 @@ pub fn read(bytes: &[u8]) -> Result<Model> {
     };
     let mut nodes = Vec::new();
     for operator in graph.children(field::subgraph::OPERATORS)? {
-        let code = usize::try_from(operator.int(field::operator::OPCODE, 0)?).ok().and_then(|place| codes.get(place));
+        let code = usize::try_from(operator.int(field::operator::OPCODE, 0)?)
+            .ok()
+            .and_then(|place| codes.get(place));
         let code = *code.ok_or_else(|| malformed("an operator code leads outside of the list"))?;
         let list = operator.ints(field::operator::INPUTS)?;
         let missing = |value: &i32| *value != -1 && index(*value).is_none();
@@ -80,13 +82,18 @@ fn tensor(table: &Table<'_>, buffers: &[Table<'_>]) -> Result<Tensor> {
     let shape = shape.ok_or_else(|| malformed(format!("{what} has a negative length")))?;
     onnx_elements(&shape, &what)?;
     let kind = Type::of_code(table.byte(field::tensor::TYPE)?.cast_signed());
-    let buffer = usize::try_from(table.int(field::tensor::BUFFER, 0)?).ok().and_then(|place| buffers.get(place));
+    let buffer =
+        usize::try_from(table.int(field::tensor::BUFFER, 0)?).ok().and_then(|place| buffers.get(place));
     let buffer = buffer.ok_or_else(|| malformed(format!("{what} has a buffer outside of the list")))?;
     let data = buffer.values(field::buffer::DATA, 1)?.to_vec();
     let tensor = Tensor { name, shape, kind, quantisation: quantisation(table)?, data };
     let plain = matches!(kind, Type::Float32 | Type::Int32 | Type::Int64 | Type::Int8);
     if plain && !tensor.data.is_empty() && tensor.data.len() != tensor.bytes() {
-        return Err(malformed(format!("{what}: expected {} bytes, got {}", tensor.bytes(), tensor.data.len())));
+        return Err(malformed(format!(
+            "{what}: expected {} bytes, got {}",
+            tensor.bytes(),
+            tensor.data.len()
+        )));
     }
     Ok(tensor)
 }
@@ -106,7 +113,8 @@ fn plan(root: &Table<'_>, buffers: &[Table<'_>]) -> Result<Option<Vec<i32>>> {
         if metadata.text(field::metadata::NAME)? != schema::PLAN_NAME {
             continue;
         }
-        let buffer = usize::try_from(metadata.int(field::metadata::BUFFER, 0)?).ok().and_then(|b| buffers.get(b));
+        let buffer =
+            usize::try_from(metadata.int(field::metadata::BUFFER, 0)?).ok().and_then(|b| buffers.get(b));
         let buffer = buffer.ok_or_else(|| malformed("the plan has a buffer outside of the list"))?;
         let values = buffer.values(field::buffer::DATA, 1)?;
         let values: Vec<i32> = values.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect();

@@ -33,7 +33,6 @@ pub(crate) mod field {
         pub(crate) const INPUTS: u16 = 1;
         pub(crate) const OUTPUTS: u16 = 2;
         pub(crate) const OPERATORS: u16 = 3;
-        pub(crate) const NAME: u16 = 4;
     }
     pub(crate) mod tensor {
         pub(crate) const SHAPE: u16 = 0;
@@ -120,8 +119,25 @@ impl Type {
     #[must_use]
     pub fn name(self) -> &'static str {
         const NAMES: [&str; 19] = [
-            "FLOAT32", "FLOAT16", "INT32", "UINT8", "INT64", "STRING", "BOOL", "INT16", "COMPLEX64", "INT8", "FLOAT64",
-            "COMPLEX128", "UINT64", "RESOURCE", "VARIANT", "UINT32", "UINT16", "INT4", "BFLOAT16",
+            "FLOAT32",
+            "FLOAT16",
+            "INT32",
+            "UINT8",
+            "INT64",
+            "STRING",
+            "BOOL",
+            "INT16",
+            "COMPLEX64",
+            "INT8",
+            "FLOAT64",
+            "COMPLEX128",
+            "UINT64",
+            "RESOURCE",
+            "VARIANT",
+            "UINT32",
+            "UINT16",
+            "INT4",
+            "BFLOAT16",
         ];
         usize::try_from(self.code()).ok().and_then(|code| NAMES.get(code).copied()).unwrap_or("UNKNOWN")
     }
@@ -198,7 +214,9 @@ pub(crate) fn activation_code(activation: Activation) -> u8 {
 }
 
 pub(crate) fn activation_of(code: u8) -> Option<Activation> {
-    [Activation::None, Activation::Relu, Activation::ReluN1To1, Activation::Relu6].get(usize::from(code)).copied()
+    [Activation::None, Activation::Relu, Activation::ReluN1To1, Activation::Relu6]
+        .get(usize::from(code))
+        .copied()
 }
 
 /// SAME is 0; what is explicit must have been chosen before.

@@ -17,7 +17,8 @@ const BUFFER_ALIGNMENT: usize = 16;
 pub fn write(model: &Model) -> Vec<u8> {
     let mut builder = Builder::default();
     let mut buffers = Buffers::new(&mut builder);
-    let tensors: Vec<ObjectId> = model.tensors.iter().map(|tensor| write_tensor(tensor, &mut builder, &mut buffers)).collect();
+    let tensors: Vec<ObjectId> =
+        model.tensors.iter().map(|tensor| write_tensor(tensor, &mut builder, &mut buffers)).collect();
     let mut codes: Vec<(i32, i32)> = Vec::new();
     let mut operators = Vec::new();
     for node in &model.nodes {
@@ -33,7 +34,8 @@ pub fn write(model: &Model) -> Vec<u8> {
         let bytes = header.iter().chain(offsets).flat_map(|value| value.to_le_bytes()).collect();
         let buffer = buffers.place(bytes, &mut builder);
         let name = builder.text(schema::PLAN_NAME);
-        let fields = vec![(field::metadata::NAME, Field::To(name)), (field::metadata::BUFFER, Field::Int(buffer))];
+        let fields =
+            vec![(field::metadata::NAME, Field::To(name)), (field::metadata::BUFFER, Field::Int(buffer))];
         let entry = builder.table(fields);
         builder.offsets(vec![entry])
     });
@@ -113,11 +115,14 @@ fn write_tensor(tensor: &Tensor, builder: &mut Builder, buffers: &mut Buffers) -
 
 fn write_quantisation(quantisation: &Quantisation, builder: &mut Builder) -> ObjectId {
     let Quantisation { scales, zero_points, axis } = quantisation;
-    let scale = builder.values(scales.iter().flat_map(|scale| scale.to_le_bytes()).collect(), scales.len(), 4);
+    let scale =
+        builder.values(scales.iter().flat_map(|scale| scale.to_le_bytes()).collect(), scales.len(), 4);
     let zeros = zero_points.iter().flat_map(|zero| zero.to_le_bytes()).collect();
     let zero = builder.values(zeros, zero_points.len(), 8);
-    let mut fields =
-        vec![(field::quantization::SCALE, Field::To(scale)), (field::quantization::ZERO_POINT, Field::To(zero))];
+    let mut fields = vec![
+        (field::quantization::SCALE, Field::To(scale)),
+        (field::quantization::ZERO_POINT, Field::To(zero)),
+    ];
     if *axis != 0 {
         fields.push((field::quantization::DIMENSION, Field::Int(to_i32(*axis))));
     }
@@ -149,8 +154,13 @@ fn write_code((code, version): (i32, i32), builder: &mut Builder) -> ObjectId {
 fn write_operator(node: &Node, code: usize, builder: &mut Builder) -> ObjectId {
     let index = |id: &Option<usize>| id.map_or(-1, to_i32).to_le_bytes();
     let inputs = builder.values(node.inputs.iter().flat_map(index).collect(), node.inputs.len(), 4);
-    let outputs = builder.values(node.outputs.iter().flat_map(|id| to_i32(*id).to_le_bytes()).collect(), node.outputs.len(), 4);
-    let mut fields = vec![(field::operator::INPUTS, Field::To(inputs)), (field::operator::OUTPUTS, Field::To(outputs))];
+    let outputs = builder.values(
+        node.outputs.iter().flat_map(|id| to_i32(*id).to_le_bytes()).collect(),
+        node.outputs.len(),
+        4,
+    );
+    let mut fields =
+        vec![(field::operator::INPUTS, Field::To(inputs)), (field::operator::OUTPUTS, Field::To(outputs))];
     if code != 0 {
         fields.push((field::operator::OPCODE, Field::Int(to_i32(code))));
     }

@@ -17,7 +17,8 @@ impl Lowering<'_> {
     /// The shape of a computed value.
     pub(super) fn shape_of(&mut self, node: &Node) -> Result<()> {
         let shape = self.input(node, 0)?.shape;
-        let values: Vec<i64> = shape.iter().map(|len| i64::try_from(*len).expect("below the limit")).collect();
+        let values: Vec<i64> =
+            shape.iter().map(|len| i64::try_from(*len).expect("below the limit")).collect();
         let end = i64::try_from(values.len()).expect("few axes");
         let place = |value: i64| usize::try_from(if value < 0 { value + end } else { value }).unwrap_or(0);
         let (from, to) = (place(node.attributes.int("start", 0)), place(node.attributes.int("end", end)));
@@ -40,7 +41,8 @@ impl Lowering<'_> {
     }
 
     fn constant_value(&self, node: &Node) -> Result<Constant> {
-        let cannot = |reason: &str| refuse(node, reason.to_owned(), "fold constants before exporting (onnxsim)");
+        let cannot =
+            |reason: &str| refuse(node, reason.to_owned(), "fold constants before exporting (onnxsim)");
         if node.operator == "Constant" {
             return constant_of(node)?.ok_or_else(|| cannot("expected a tensor or numbers as its value"));
         }
@@ -49,12 +51,15 @@ impl Lowering<'_> {
             "Identity" | "Dropout" => first,
             "Cast" => cast(first, node.attributes.int("to", 1)),
             "Shape" => {
-                let values: Vec<i64> = first.shape.iter().map(|len| i64::try_from(*len).unwrap_or(0)).collect();
+                let values: Vec<i64> =
+                    first.shape.iter().map(|len| i64::try_from(*len).unwrap_or(0)).collect();
                 Constant::ints(vec![values.len()], values)
             }
             "Gather" => gather(&first, &self.required(node, 1)?, node.attributes.int("axis", 0))
                 .ok_or_else(|| cannot("expected places within the first axis"))?,
-            "Slice" => self.slice(node, &first)?.ok_or_else(|| cannot("expected a slice of one axis, step 1"))?,
+            "Slice" => {
+                self.slice(node, &first)?.ok_or_else(|| cannot("expected a slice of one axis, step 1"))?
+            }
             "Concat" => {
                 let parts = (0..node.inputs.len()).map(|index| self.required(node, index));
                 concat(&parts.collect::<Result<Vec<_>>>()?).ok_or_else(|| cannot("expected lists"))?
@@ -64,10 +69,8 @@ impl Lowering<'_> {
                 Constant { shape, ..first }
             }
             "Transpose" => transpose(node, &first).ok_or_else(|| cannot("expected a permutation"))?,
-            "Add" | "Sub" | "Mul" | "Div" => {
-                arithmetic(&node.operator, &first, &self.required(node, 1)?)
-                    .ok_or_else(|| cannot("expected equal shapes, or one value"))?
-            }
+            "Add" | "Sub" | "Mul" | "Div" => arithmetic(&node.operator, &first, &self.required(node, 1)?)
+                .ok_or_else(|| cannot("expected equal shapes, or one value"))?,
             "DequantizeLinear" => return self.dequantised(node, &first),
             _ => return Err(cannot("cannot be computed beforehand")),
         })
@@ -77,12 +80,15 @@ impl Lowering<'_> {
         let list = |constant: Option<Constant>| constant.and_then(|c| c.to_ints().map(<[i64]>::to_vec));
         let (from, to) = (list(self.optional(node, 1)?), list(self.optional(node, 2)?));
         let steps = list(self.optional(node, 4)?).unwrap_or_else(|| vec![1]);
-        let (Some(&[from]), Some(&[to]), [1], 1) = (from.as_deref(), to.as_deref(), steps.as_slice(), values.shape.len())
+        let (Some(&[from]), Some(&[to]), [1], 1) =
+            (from.as_deref(), to.as_deref(), steps.as_slice(), values.shape.len())
         else {
             return Ok(None);
         };
         let end = i64::try_from(values.len()).unwrap_or(0);
-        let place = |value: i64| usize::try_from((if value < 0 { value + end } else { value }).clamp(0, end)).unwrap_or(0);
+        let place = |value: i64| {
+            usize::try_from((if value < 0 { value + end } else { value }).clamp(0, end)).unwrap_or(0)
+        };
         let (from, to) = (place(from), place(to).max(place(from)));
         Ok(Some(pick(values, vec![to - from], from..to)))
     }
@@ -110,7 +116,9 @@ fn cast(value: Constant, to: i64) -> Constant {
     let is_float = matches!(to, 1 | 10 | 11 | 16);
     let elements = match value.elements {
         Elements::Int(_) if is_float => Elements::Float(value.to_floats()),
-        Elements::Float(values) if !is_float => Elements::Int(values.iter().map(|value| *value as i64).collect()),
+        Elements::Float(values) if !is_float => {
+            Elements::Int(values.iter().map(|value| *value as i64).collect())
+        }
         other => other,
     };
     Constant { shape: value.shape, elements }

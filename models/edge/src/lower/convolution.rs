@@ -26,7 +26,11 @@ impl Lowering<'_> {
         let rank = x.shape.len();
         let channels = x.shape[1];
         let groups = usize::try_from(node.attributes.int("group", 1)).unwrap_or(0);
-        if weights.shape.len() != rank || groups == 0 || weights.shape[1] * groups != channels || weights.is_empty() {
+        if weights.shape.len() != rank
+            || groups == 0
+            || weights.shape[1] * groups != channels
+            || weights.is_empty()
+        {
             let reason = format!(
                 "expected weights [out, {channels} / {groups}, ...] of rank {rank}, got {:?}",
                 weights.shape
@@ -36,7 +40,8 @@ impl Lowering<'_> {
         let out = weights.shape[0];
         let depthwise = groups == channels && groups > 1 && out % groups == 0;
         if groups != 1 && !depthwise {
-            let reason = format!("expected one group or one for each of {channels} channels, got {groups} groups");
+            let reason =
+                format!("expected one group or one for each of {channels} channels, got {groups} groups");
             return Err(refuse(node, reason, "split it into a Conv for each group, then Concat"));
         }
         let filter = if rank == 3 { [1, weights.shape[2]] } else { [weights.shape[2], weights.shape[3]] };
@@ -77,7 +82,8 @@ impl Lowering<'_> {
             [width] if x.shape.len() == 3 => [1, *width],
             [height, width] if x.shape.len() == 4 => [*height, *width],
             _ => {
-                let fault = format!("expected a kernel_shape of {} lengths, got {kernel:?}", x.shape.len() - 2);
+                let fault =
+                    format!("expected a kernel_shape of {} lengths, got {kernel:?}", x.shape.len() - 2);
                 return Err(EdgeError::malformed(format!("node '{}' ({})", node.name, node.operator), fault));
             }
         };
@@ -100,7 +106,9 @@ impl Lowering<'_> {
                 image = self.padded(node, image, pads);
                 geometry.padding = Padding::Valid;
             } else {
-                let reason = format!("its padding {pads:?} is neither TFLite's SAME nor zeros that cannot be told apart");
+                let reason = format!(
+                    "its padding {pads:?} is neither TFLite's SAME nor zeros that cannot be told apart"
+                );
                 let way = "put the pool behind a Relu, or choose a padding that TFLite knows (export with SAME_UPPER)";
                 return Err(refuse(node, reason, way));
             }
@@ -178,14 +186,21 @@ impl Lowering<'_> {
                 [] => [0; 4],
                 [before, after] if sequence => [0, *before, 0, *after],
                 [top, left, bottom, right] => [*top, *left, *bottom, *right],
-                other => return Err(refuse(node, format!("expected pads on both sides, got {other:?}"), "export again")),
+                other => {
+                    return Err(refuse(
+                        node,
+                        format!("expected pads on both sides, got {other:?}"),
+                        "export again",
+                    ));
+                }
             },
             "VALID" => [0; 4],
             mode => {
                 let mut pads = [0; 4];
                 for axis in 0..2 {
                     let count = lengths[axis].div_ceil(stride[axis].max(1));
-                    let total = ((count.max(1) - 1) * stride[axis] + span(axis)).saturating_sub(lengths[axis]);
+                    let total =
+                        ((count.max(1) - 1) * stride[axis] + span(axis)).saturating_sub(lengths[axis]);
                     let before = if mode == "SAME_LOWER" { total.div_ceil(2) } else { total / 2 };
                     (pads[axis], pads[axis + 2]) = (before, total - before);
                 }
@@ -194,7 +209,8 @@ impl Lowering<'_> {
         };
         let numbers = filter.iter().chain(&stride).chain(&dilation);
         if numbers.clone().any(|n| *n == 0 || *n > WINDOW_MAX) || pads.iter().any(|n| *n > WINDOW_MAX) {
-            let reason = format!("window {filter:?}, strides {stride:?}, dilations {dilation:?}, pads {pads:?}");
+            let reason =
+                format!("window {filter:?}, strides {stride:?}, dilations {dilation:?}, pads {pads:?}");
             return Err(refuse(node, reason, format!("use lengths between 1 and {WINDOW_MAX}")));
         }
         if (0..2).any(|axis| lengths[axis] + pads[axis] + pads[axis + 2] < span(axis)) {

@@ -15,7 +15,8 @@ impl Lowering<'_> {
         let mut x = self.input(node, 0)?;
         if gemm && attributes.int("transA", 0) != 0 {
             let turned = view::transposed(&x.axes, &x.shape, &[1, 0]).filter(|_| x.shape.len() == 2);
-            let axes = turned.ok_or_else(|| refuse(node, "expected a matrix to transpose", "export without transA"))?;
+            let axes = turned
+                .ok_or_else(|| refuse(node, "expected a matrix to transpose", "export without transA"))?;
             x = View { tensor: x.tensor, shape: vec![x.shape[1], x.shape[0]], axes };
         }
         if !matches!(node.inputs.get(1).and_then(|name| self.values.get(name)), Some(Value::Constant(_))) {
@@ -52,7 +53,12 @@ impl Lowering<'_> {
         shape.pop();
         let outer: usize = shape.iter().product();
         shape.push(out);
-        let tensor = self.emit(node, Op::FullyConnected(Activation::None), vec![input, filter, bias], vec![outer, out]);
+        let tensor = self.emit(
+            node,
+            Op::FullyConnected(Activation::None),
+            vec![input, filter, bias],
+            vec![outer, out],
+        );
         let axes = view::row_major(&[outer, out]);
         self.bind(node, View { tensor, shape, axes })
     }
@@ -62,9 +68,11 @@ impl Lowering<'_> {
         let outer: usize = x.shape[..x.shape.len() - 1].iter().product();
         let is_row = |axis: &&Axis| axis.len > 1 && axis.stride >= inner;
         let rows: Vec<Axis> = x.axes.iter().filter(is_row).copied().collect();
-        let rest: Vec<Axis> = x.axes.iter().filter(|axis| axis.len > 1 && axis.stride < inner).copied().collect();
+        let rest: Vec<Axis> =
+            x.axes.iter().filter(|axis| axis.len > 1 && axis.stride < inner).copied().collect();
         let crosses = rest.iter().any(|axis| axis.stride * axis.len > inner);
-        let leading = x.axes.iter().filter(|axis| axis.len > 1).take(rows.len()).all(|axis| axis.stride >= inner);
+        let leading =
+            x.axes.iter().filter(|axis| axis.len > 1).take(rows.len()).all(|axis| axis.stride >= inner);
         let in_order = view::same_memory(&rows, &[Axis { len: outer, stride: inner }]) || outer == 1;
         if crosses || !leading || !in_order {
             let tensor = self.materialise(node, x, &view::row_major(&[outer, inner]))?;

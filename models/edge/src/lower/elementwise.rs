@@ -28,7 +28,8 @@ impl Lowering<'_> {
             return self.unary(node, Op::Clamp(Activation::Relu));
         }
         let bound = |index: usize, name: &str, open: f32| -> Result<f32> {
-            let given = self.optional(node, index)?.and_then(|constant| constant.to_floats().first().copied());
+            let given =
+                self.optional(node, index)?.and_then(|constant| constant.to_floats().first().copied());
             Ok(given.unwrap_or_else(|| node.attributes.float(name, open)))
         };
         let (low, high) = (bound(1, "min", f32::MIN)?, bound(2, "max", f32::MAX)?);
@@ -48,7 +49,11 @@ impl Lowering<'_> {
     pub(super) fn binary(&mut self, node: &Node) -> Result<()> {
         let operands: Vec<&String> = node.inputs.iter().collect();
         let [a, b] = operands[..] else {
-            return Err(refuse(node, format!("expected 2 inputs, got {}", operands.len()), "add two at a time"));
+            return Err(refuse(
+                node,
+                format!("expected 2 inputs, got {}", operands.len()),
+                "add two at a time",
+            ));
         };
         let op = node.operator.as_str();
         match (self.values.get(a).cloned(), self.values.get(b).cloned()) {
@@ -58,7 +63,9 @@ impl Lowering<'_> {
                     let minus = self.scaled(node, &x, &Constant::floats(Vec::new(), vec![-1.0]))?;
                     self.with_constant(node, "Add", &minus, &c)
                 }
-                "Div" => Err(refuse(node, "a constant is divided by a computed value", "leave the division out")),
+                "Div" => {
+                    Err(refuse(node, "a constant is divided by a computed value", "leave the division out"))
+                }
                 _ => self.with_constant(node, op, &x, &c),
             },
             (Some(Value::Computed(a)), Some(Value::Computed(b))) => self.of_two(node, &a, &b),
@@ -99,7 +106,9 @@ impl Lowering<'_> {
             (0..rank).map(|axis| flat / dims[axis] % shape[axis] * step_of(axis)).sum()
         };
         let stored = &self.graph.tensors[x.tensor].shape;
-        let axes = if stored.iter().copied().eq(x.axes.iter().map(|axis| axis.len)) { x.axes.clone() } else {
+        let axes = if stored.iter().copied().eq(x.axes.iter().map(|axis| axis.len)) {
+            x.axes.clone()
+        } else {
             let tensor = self.materialise(node, x, &x.axes)?;
             return self.with_values(node, op, &View { tensor, ..x.clone() }, constant);
         };
@@ -123,7 +132,9 @@ impl Lowering<'_> {
             "Add" | "Sum" => Op::Add(Activation::None),
             "Sub" => Op::Sub(Activation::None),
             "Mul" => Op::Mul(Activation::None),
-            _ => return Err(refuse(node, "two computed values are divided", "multiply by a constant instead")),
+            _ => {
+                return Err(refuse(node, "two computed values are divided", "multiply by a constant instead"));
+            }
         };
         let swap = b.shape.iter().product::<usize>() > a.shape.iter().product::<usize>();
         if swap && node.operator == "Sub" {
@@ -141,7 +152,9 @@ impl Lowering<'_> {
             a.axes.clone()
         } else {
             let dims = view::along(&a.axes, &shape);
-            let dims = dims.ok_or_else(|| refuse(node, "a flattened value is broadcast", "broadcast before flattening"))?;
+            let dims = dims.ok_or_else(|| {
+                refuse(node, "a flattened value is broadcast", "broadcast before flattening")
+            })?;
             let steps = view::strides(&other);
             let axis = |dim: &Option<usize>| match dim {
                 Some(dim) if other[*dim] > 1 => Axis { len: other[*dim], stride: steps[*dim] },
@@ -168,13 +181,15 @@ impl Lowering<'_> {
         }
         let epsilon = f64::from(node.attributes.float("epsilon", 1e-5));
         #[expect(clippy::cast_possible_truncation, reason = "weights are float32")]
-        let factors: Vec<f32> =
-            (0..channels).map(|c| (f64::from(scale[c]) / (f64::from(variance[c]) + epsilon).sqrt()) as f32).collect();
+        let factors: Vec<f32> = (0..channels)
+            .map(|c| (f64::from(scale[c]) / (f64::from(variance[c]) + epsilon).sqrt()) as f32)
+            .collect();
         let offsets = (0..channels).map(|c| offset[c] - mean[c] * factors[c]).collect();
         let mut shape = vec![1; x.shape.len()];
         shape[1] = channels;
         let scaled = self.scaled(node, &x, &Constant::floats(shape.clone(), factors))?;
-        let view = self.with_values(node, Op::Add(Activation::None), &scaled, &Constant::floats(shape, offsets))?;
+        let view =
+            self.with_values(node, Op::Add(Activation::None), &scaled, &Constant::floats(shape, offsets))?;
         self.bind(node, view)
     }
 }

@@ -49,7 +49,8 @@ pub(super) fn same_memory(a: &[Axis], b: &[Axis]) -> bool {
 
 /// Splits axes so that none crosses a boundary of the other list; `None` if lengths do not divide.
 pub(super) fn refined(axes: &[Axis], other: &[Axis]) -> Option<Vec<Axis>> {
-    let mut cuts: Vec<usize> = other.iter().filter(|axis| axis.len > 1).flat_map(|a| [a.stride, a.stride * a.len]).collect();
+    let mut cuts: Vec<usize> =
+        other.iter().filter(|axis| axis.len > 1).flat_map(|a| [a.stride, a.stride * a.len]).collect();
     cuts.sort_unstable();
     cuts.dedup();
     let mut all = Vec::new();
@@ -86,7 +87,8 @@ pub(super) fn transposed(axes: &[Axis], shape: &[usize], permutation: &[usize]) 
     }
     let parts = refined(axes, &row_major(shape))?;
     let step = |part: &Axis| {
-        let from = (0..shape.len()).find(|d| shape[*d] > 1 && part.stride >= old[*d] && part.stride < old[*d] * shape[*d])?;
+        let from = (0..shape.len())
+            .find(|d| shape[*d] > 1 && part.stride >= old[*d] && part.stride < old[*d] * shape[*d])?;
         let place = permutation.iter().position(|axis| *axis == from)?;
         Some(Axis { len: part.len, stride: part.stride / old[from] * new[place] })
     };
@@ -129,8 +131,14 @@ mod tests {
 
     #[test]
     fn channels_last_of_one_pixel_is_the_same_memory() {
-        assert!(same_memory(&ordered(&[1, 8, 1, 1], &[Some(0), Some(2), Some(3), Some(1)]), &row_major(&[1, 8])));
-        assert!(!same_memory(&ordered(&[1, 8, 2, 1], &[Some(0), Some(2), Some(3), Some(1)]), &row_major(&[1, 16])));
+        assert!(same_memory(
+            &ordered(&[1, 8, 1, 1], &[Some(0), Some(2), Some(3), Some(1)]),
+            &row_major(&[1, 8])
+        ));
+        assert!(!same_memory(
+            &ordered(&[1, 8, 2, 1], &[Some(0), Some(2), Some(3), Some(1)]),
+            &row_major(&[1, 16])
+        ));
     }
 
     #[test]

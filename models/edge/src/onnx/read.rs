@@ -80,11 +80,13 @@ impl Source {
             let (limit, got) = (FILE_BYTES_MAX as u64, bytes.len() as u64);
             return Err(EdgeError::TooLarge { what: "bytes of the ONNX file".into(), limit, got });
         }
-        let model = ModelProto::decode(bytes)
-            .map_err(|error| EdgeError::malformed("ONNX file", format!("expected a ModelProto, got {error}")))?;
+        let model = ModelProto::decode(bytes).map_err(|error| {
+            EdgeError::malformed("ONNX file", format!("expected a ModelProto, got {error}"))
+        })?;
         let opset = model.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx");
         let opset = opset.map_or(0, |set| set.version);
-        let graph = model.graph.ok_or_else(|| EdgeError::malformed("ONNX file", "expected a graph, got none"))?;
+        let graph =
+            model.graph.ok_or_else(|| EdgeError::malformed("ONNX file", "expected a graph, got none"))?;
         if opset < OPSET_MIN {
             return Err(EdgeError::Unsupported {
                 node: graph.name,
@@ -113,8 +115,12 @@ impl Source {
         for node in &graph.node {
             for name in node.input.iter().filter(|name| !name.is_empty()) {
                 if !known.contains_key(name.as_str()) {
-                    let fault = format!("expected '{name}' to be made by an earlier node, got none that makes it");
-                    return Err(EdgeError::malformed(format!("node '{}' ({})", node_name(node), node.op_type), fault));
+                    let fault =
+                        format!("expected '{name}' to be made by an earlier node, got none that makes it");
+                    return Err(EdgeError::malformed(
+                        format!("node '{}' ({})", node_name(node), node.op_type),
+                        fault,
+                    ));
                 }
             }
             known.extend(node.output.iter().map(|name| (name.as_str(), ())));
@@ -150,7 +156,8 @@ fn node(node: NodeProto) -> Result<Node> {
             way_round: "export it without custom operators".into(),
         });
     }
-    let attributes = node.attribute.into_iter().map(|attribute| (attribute.name.clone(), attribute)).collect();
+    let attributes =
+        node.attribute.into_iter().map(|attribute| (attribute.name.clone(), attribute)).collect();
     let (operator, inputs, outputs) = (node.op_type, node.input, node.output);
     Ok(Node { name, operator, inputs, outputs, attributes: Attributes(attributes) })
 }
@@ -210,7 +217,10 @@ impl Attributes {
     /// A text.
     #[must_use]
     pub fn text(&self, name: &str) -> String {
-        self.0.get(name).map(|attribute| String::from_utf8_lossy(&attribute.s).into_owned()).unwrap_or_default()
+        self.0
+            .get(name)
+            .map(|attribute| String::from_utf8_lossy(&attribute.s).into_owned())
+            .unwrap_or_default()
     }
 
     /// A list of integers.

@@ -100,7 +100,8 @@ impl Constant {
         })?;
         let constant = Self { shape, elements };
         if constant.len() != count {
-            let fault = format!("expected {count} values of shape {:?}, got {}", constant.shape, constant.len());
+            let fault =
+                format!("expected {count} values of shape {:?}, got {}", constant.shape, constant.len());
             return Err(EdgeError::malformed(what(), fault));
         }
         Ok(constant)
@@ -175,11 +176,13 @@ mod tests {
 
     #[test]
     fn constants_are_checked_against_their_shape() {
-        let check = |tensor: TensorProto, expected: Result<&[f32], &str>| match (Constant::decode(&tensor), expected) {
-            (Ok(constant), Ok(values)) => assert_eq!(constant.to_floats(), values),
-            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
-            (got, expected) => panic!("expected {expected:?}, got {got:?}"),
-        };
+        let check =
+            |tensor: TensorProto, expected: Result<&[f32], &str>| match (Constant::decode(&tensor), expected)
+            {
+                (Ok(constant), Ok(values)) => assert_eq!(constant.to_floats(), values),
+                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+                (got, expected) => panic!("expected {expected:?}, got {got:?}"),
+            };
         let of = |data_type, dims: &[i64], raw: &[u8]| TensorProto {
             data_type,
             dims: dims.to_vec(),

@@ -26,7 +26,9 @@ pub(super) fn choose(graph: &mut Graph, element_bytes: usize, notes: &mut Vec<No
     for index in 0..graph.nodes.len() {
         match settled(graph, index) {
             Some(padding) => set(&mut graph.nodes[index].op, padding),
-            None if window(&graph.nodes[index].op).is_some_and(|w| matches!(w.padding, Padding::Explicit(_))) => {
+            None if window(&graph.nodes[index].op)
+                .is_some_and(|w| matches!(w.padding, Padding::Explicit(_))) =>
+            {
                 open.push((index, widening(graph, index).unwrap_or_default()));
             }
             None => {}
@@ -88,7 +90,8 @@ fn settled(graph: &Graph, index: usize) -> Option<Padding> {
     let (input, kernel) = lengths(graph, node);
     let reads = |padding: Padding| {
         (0..2).all(|axis| {
-            let of = |p| windows(input[axis], kernel[axis], window.stride[axis], window.dilation[axis], p, axis);
+            let of =
+                |p| windows(input[axis], kernel[axis], window.stride[axis], window.dilation[axis], p, axis);
             of(padding) == of(window.padding)
         })
     };
@@ -104,9 +107,11 @@ fn widening(graph: &Graph, index: usize) -> Option<Widening> {
     for axis in 0..2 {
         let (stride, dilation) = (window.stride[axis], window.dilation[axis]);
         let (count, pad) = windows(input[axis], kernel[axis], stride, dilation, window.padding, axis);
-        let sizes = (0..=2 * WIDENING_MAX).flat_map(|sum| (0..=sum).map(move |before| (before, sum - before)));
+        let sizes =
+            (0..=2 * WIDENING_MAX).flat_map(|sum| (0..=sum).map(move |before| (before, sum - before)));
         let fits = |(before, after): &(usize, usize)| {
-            let same = windows(input[axis], kernel[axis] + before + after, stride, dilation, Padding::Same, axis);
+            let same =
+                windows(input[axis], kernel[axis] + before + after, stride, dilation, Padding::Same, axis);
             *before <= WIDENING_MAX && *after <= WIDENING_MAX && same == (count, pad + before * dilation)
         };
         (all.before[axis], all.after[axis]) = sizes.into_iter().find(fits)?;
@@ -141,7 +146,8 @@ fn widened(graph: &mut Graph, index: usize, widening: Widening) -> usize {
         for y in 0..height {
             for x in 0..width {
                 let from = ((o * height + y) * width + x) * inner;
-                let to = ((o * new_height + y + widening.before[0]) * new_width + x + widening.before[1]) * inner;
+                let to =
+                    ((o * new_height + y + widening.before[0]) * new_width + x + widening.before[1]) * inner;
                 wide[to..to + inner].copy_from_slice(&values[from..from + inner]);
             }
         }

@@ -7,7 +7,9 @@ use crate::graph::{Axis, Graph, Op};
 pub(super) fn elide(graph: &mut Graph, notes: &mut Vec<Note>) {
     let mut index = 0;
     while index < graph.nodes.len() {
-        if graph.nodes[index].op == Op::Reshape && (skip(graph, index) || at_input(graph, index) || twice(graph, index)) {
+        if graph.nodes[index].op == Op::Reshape
+            && (skip(graph, index) || at_input(graph, index) || twice(graph, index))
+        {
             let node = graph.nodes.remove(index);
             notes.push(Note { pass: "elide-reshape", node: node.name, what: "costs nothing".into() });
             index = 0;
@@ -23,7 +25,8 @@ fn skip(graph: &mut Graph, index: usize) -> bool {
     let readers = graph.readers(output);
     let is_row = |reader: &usize| {
         let node = &graph.nodes[*reader];
-        let rows = graph.tensors[output].len() / graph.tensors[node.inputs[1]].shape.last().copied().unwrap_or(1).max(1);
+        let rows = graph.tensors[output].len()
+            / graph.tensors[node.inputs[1]].shape.last().copied().unwrap_or(1).max(1);
         matches!(node.op, Op::FullyConnected(_)) && rows == 1
     };
     if readers.is_empty() || graph.is_output(output) || !readers.iter().all(is_row) {

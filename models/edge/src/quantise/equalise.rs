@@ -14,9 +14,13 @@ pub fn equalise(graph: &mut Graph) -> usize {
         let (before, after) = (graph.nodes[first].inputs[1], graph.nodes[second].inputs[1]);
         let bias = graph.nodes[first].inputs[2];
         let channels = graph.tensors[bias].len();
-        let (Some(rows), Some(columns)) = (graph.tensors[before].floats(), graph.tensors[after].floats()) else { continue };
+        let (Some(rows), Some(columns)) = (graph.tensors[before].floats(), graph.tensors[after].floats())
+        else {
+            continue;
+        };
         let inner = rows.len() / channels;
-        let top = |values: &mut dyn Iterator<Item = f32>| values.fold(0.0f32, |top, value| top.max(value.abs()));
+        let top =
+            |values: &mut dyn Iterator<Item = f32>| values.fold(0.0f32, |top, value| top.max(value.abs()));
         let factors: Vec<f32> = (0..channels)
             .map(|channel| {
                 let row = top(&mut rows[channel * inner..(channel + 1) * inner].iter().copied());
@@ -27,7 +31,8 @@ pub fn equalise(graph: &mut Graph) -> usize {
         // the layer as a whole keeps its size
         #[expect(clippy::cast_precision_loss, reason = "counts of channels")]
         let mean = (factors.iter().map(|factor| factor.ln()).sum::<f32>() / channels as f32).exp();
-        let factors: Vec<f32> = factors.iter().map(|factor| (factor / mean).clamp(1.0 / FACTOR_MAX, FACTOR_MAX)).collect();
+        let factors: Vec<f32> =
+            factors.iter().map(|factor| (factor / mean).clamp(1.0 / FACTOR_MAX, FACTOR_MAX)).collect();
         scale(graph, before, |place| 1.0 / factors[place / inner]);
         scale(graph, bias, |place| 1.0 / factors[place]);
         scale(graph, after, |place| factors[place % channels]);
@@ -52,6 +57,8 @@ fn pair(graph: &Graph, second: usize) -> Option<usize> {
         let node = &graph.nodes[*index];
         node.inputs[1..].iter().all(|id| graph.readers(*id).len() == 1 && graph.tensors[*id].fixed.is_none())
     });
-    let whole = graph.tensors[graph.nodes[second].inputs[1]].shape.get(1) == Some(&graph.tensors[graph.nodes[first].inputs[2]].len());
-    (linear && own && whole && graph.has_one_reader(input) && graph.tensors[input].fixed.is_none()).then_some(first)
+    let whole = graph.tensors[graph.nodes[second].inputs[1]].shape.get(1)
+        == Some(&graph.tensors[graph.nodes[first].inputs[2]].len());
+    (linear && own && whole && graph.has_one_reader(input) && graph.tensors[input].fixed.is_none())
+        .then_some(first)
 }

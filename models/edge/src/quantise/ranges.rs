@@ -73,7 +73,11 @@ impl Groups {
 }
 
 /// A range for every computed tensor.
-pub(super) fn choose(graph: &Graph, calibration: &Calibration, choice: RangeChoice) -> Result<Vec<Option<Range>>> {
+pub(super) fn choose(
+    graph: &Graph,
+    calibration: &Calibration,
+    choice: RangeChoice,
+) -> Result<Vec<Option<Range>>> {
     let mut groups = Groups((0..graph.tensors.len()).collect());
     for node in graph.nodes.iter().filter(|node| node.op.keeps_scale()) {
         for input in node.inputs.iter().filter(|input| !graph.tensors[**input].is_constant()) {
@@ -107,7 +111,8 @@ pub(super) fn choose(graph: &Graph, calibration: &Calibration, choice: RangeChoi
     }
     let mut ranges = vec![None; graph.tensors.len()];
     for (group, members) in members.iter().enumerate() {
-        let seen: Vec<&Observed> = members.iter().filter_map(|id| calibration.observed[*id].as_ref()).collect();
+        let seen: Vec<&Observed> =
+            members.iter().filter_map(|id| calibration.observed[*id].as_ref()).collect();
         if seen.is_empty() {
             continue;
         }
@@ -150,7 +155,8 @@ struct Tails {
 impl Tails {
     fn new(seen: &[&Observed]) -> Self {
         // the extremes count as seen once, even if they were not among those that were kept
-        let mut values: Vec<f32> = seen.iter().flat_map(|seen| seen.values.iter().copied().chain([seen.min, seen.max])).collect();
+        let mut values: Vec<f32> =
+            seen.iter().flat_map(|seen| seen.values.iter().copied().chain([seen.min, seen.max])).collect();
         values.sort_by(f32::total_cmp);
         let mut sums = vec![(0.0, 0.0)];
         for value in &values {

@@ -30,7 +30,6 @@ pub(super) struct Layer {
 /// What is chosen for a layer.
 pub(super) struct Choice {
     pub(super) per_channel: bool,
-    pub(super) compensate: bool,
     pub(super) bias_correction: bool,
     pub(super) input: Range,
     pub(super) output: Range,
@@ -57,11 +56,16 @@ impl Layer {
         let depthwise = matches!(node.op, Op::DepthwiseConv2d(..));
         let inner = values.len() / bias.len().max(1);
         let rows = if depthwise {
-            (0..bias.len()).flat_map(|channel| (0..inner).map(move |place| values[place * (values.len() / inner) + channel])).collect()
+            (0..bias.len())
+                .flat_map(|channel| {
+                    (0..inner).map(move |place| values[place * (values.len() / inner) + channel])
+                })
+                .collect()
         } else {
             values.to_vec()
         };
-        let seen = calibration.observed[node.inputs[0]].as_ref().map(|seen| seen.mean.clone()).unwrap_or_default();
+        let seen =
+            calibration.observed[node.inputs[0]].as_ref().map(|seen| seen.mean.clone()).unwrap_or_default();
         let shape = &graph.tensors[node.inputs[0]].shape;
         let means = match &node.op {
             Op::FullyConnected(_) => folded(&seen, inner),
@@ -69,7 +73,9 @@ impl Layer {
                 // by channel: borders are few
                 let channels = folded(&seen, shape.last().copied().unwrap_or(1));
                 match op {
-                    Op::DepthwiseConv2d(_, times) => channels.iter().flat_map(|mean| std::iter::repeat_n(*mean, *times)).collect(),
+                    Op::DepthwiseConv2d(_, times) => {
+                        channels.iter().flat_map(|mean| std::iter::repeat_n(*mean, *times)).collect()
+                    }
                     _ => (0..inner).map(|place| channels[place % channels.len().max(1)]).collect(),
                 }
             }
@@ -102,9 +108,6 @@ impl Layer {
             for (code, value) in codes.iter_mut().zip(self.row(channel)) {
                 *code = nearest(*value, scale);
             }
-            if choice.compensate && self.fixed.is_none() {
-                self.compensate(channel, scale, codes);
-            }
             let mut offset = f64::from(self.bias[channel]);
             if choice.bias_correction && self.fixed.is_none() {
                 offset += self.mean_error(channel, scale, codes);
@@ -129,12 +132,6 @@ impl Layer {
         self.row(channel).iter().zip(codes).enumerate().map(lost).sum()
     }
 
-    /// Rounds single weights the other way where that takes the mean error of the row away at the least cost, so that
-    /// less is left to the bias.
-    fn compensate(&self, channel: usize, scale: f32, codes: &mut [i8]) {
-        let _ = (channel, scale, codes);
-    }
-
     fn scales(&self, choice: &Choice) -> Vec<f32> {
         if let Some(fixed) = &self.fixed
             && (fixed.scales.len() == 1 || (fixed.scales.len() == self.channels() && choice.per_channel))
@@ -142,13 +139,16 @@ impl Layer {
             return fixed.scales.clone();
         }
         // a channel whose bias would not fit gets a coarser scale
-        let least = |bias: f32| (f64::from(bias.abs()) / (BIAS_MAX * f64::from(choice.input.scale))).max(1e-12);
+        let least =
+            |bias: f32| (f64::from(bias.abs()) / (BIAS_MAX * f64::from(choice.input.scale))).max(1e-12);
         #[expect(clippy::cast_possible_truncation, reason = "scales are floats")]
         let least = |bias: f32| least(bias) as f32;
         // a row of zeros computes its bias alone, in fine steps
         let empty = choice.output.scale / (128.0 * choice.input.scale);
         if choice.per_channel {
-            let of = |channel: usize| best_scale(self.row(channel)).unwrap_or(empty).max(least(self.bias[channel]));
+            let of = |channel: usize| {
+                best_scale(self.row(channel)).unwrap_or(empty).max(least(self.bias[channel]))
+            };
             return (0..self.channels()).map(of).collect();
         }
         let bias = self.bias.iter().copied().map(least).fold(0.0, f32::max);

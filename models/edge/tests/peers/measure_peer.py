@@ -14,7 +14,6 @@ import argparse
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -37,7 +36,9 @@ def convert(path, samples, onnx2tf, folder):
     np.save(folder / "cal.npy", channels_last(samples))
     np.save(folder / "calibration_image_sample_data_20x128x128x3_float32.npy", np.zeros((20, 128, 128, 3), np.float32))
     name = onnx.load(path).graph.input[0].name
-    command = [onnx2tf, "-i", str(path.resolve()), "-o", "out", "-oiqt", "-qt", "per-channel"]
+    # the peer writes over its input: it gets a copy
+    (folder / "net.onnx").write_bytes(path.read_bytes())
+    command = [onnx2tf, "-i", "net.onnx", "-o", "out", "-oiqt", "-qt", "per-channel"]
     command += ["-cind", name, "cal.npy", "0", "1", "-n"]
     environment = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="")
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

@@ -86,7 +86,8 @@ impl Net {
     pub fn tensor(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
         let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let dims = shape.iter().map(|len| *len as i64).collect();
-        let tensor = TensorProto { name: name.into(), dims, data_type: 1, raw_data, ..TensorProto::default() };
+        let tensor =
+            TensorProto { name: name.into(), dims, data_type: 1, raw_data, ..TensorProto::default() };
         self.graph.initializer.push(tensor);
         name.into()
     }
@@ -94,7 +95,8 @@ impl Net {
     pub fn int_tensor(&mut self, name: &str, values: &[i64]) -> String {
         let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let dims = vec![values.len() as i64];
-        let tensor = TensorProto { name: name.into(), dims, data_type: 7, raw_data, ..TensorProto::default() };
+        let tensor =
+            TensorProto { name: name.into(), dims, data_type: 7, raw_data, ..TensorProto::default() };
         self.graph.initializer.push(tensor);
         name.into()
     }
@@ -106,14 +108,22 @@ impl Net {
         let input = [self.at.clone()].into_iter().chain(more.iter().cloned()).collect();
         let output_list = vec![output.clone()];
         let op_type = operator.into();
-        self.graph.node.push(NodeProto { input, output: output_list, name, op_type, attribute, domain: String::new() });
+        self.graph.node.push(NodeProto {
+            input,
+            output: output_list,
+            name,
+            op_type,
+            attribute,
+            domain: String::new(),
+        });
         self.at = output;
     }
 
     /// Weights as an initialiser draws them (He et al., 2015).
     pub fn weights(&mut self, shape: &[usize], fan_in: usize) -> String {
         let deviation = (2.0 / fan_in as f64).sqrt() as f32;
-        let values: Vec<f32> = (0..shape.iter().product()).map(|_| self.random.normal() * deviation).collect();
+        let values: Vec<f32> =
+            (0..shape.iter().product()).map(|_| self.random.normal() * deviation).collect();
         let name = format!("w{}", self.graph.initializer.len());
         self.tensor(&name, shape, &values)
     }
@@ -125,7 +135,15 @@ impl Net {
     }
 
     /// A convolution over all spatial axes, of PyTorch's kind of padding.
-    pub fn conv(&mut self, out: usize, kernel: &[usize], stride: usize, pads: &[usize], group: usize, with_bias: bool) {
+    pub fn conv(
+        &mut self,
+        out: usize,
+        kernel: &[usize],
+        stride: usize,
+        pads: &[usize],
+        group: usize,
+        with_bias: bool,
+    ) {
         let inner = self.shape[1] / group;
         let mut shape = vec![out, inner];
         shape.extend(kernel);
@@ -135,8 +153,12 @@ impl Net {
             inputs.push(self.bias(out));
         }
         let strides = vec![stride; kernel.len()];
-        let attributes =
-            vec![ints("kernel_shape", kernel), ints("strides", &strides), ints("pads", pads), int("group", group as i64)];
+        let attributes = vec![
+            ints("kernel_shape", kernel),
+            ints("strides", &strides),
+            ints("pads", pads),
+            int("group", group as i64),
+        ];
         self.node("Conv", &inputs, attributes);
         self.shape[1] = out;
         for (axis, length) in kernel.iter().enumerate() {
@@ -153,8 +175,11 @@ impl Net {
         let parts = [draw(1.0, 0.3), draw(0.1, 0.2), draw(0.0, 0.2), draw(1.0, 0.3)];
         let names = ["scale", "offset", "mean", "variance"];
         let count = self.graph.initializer.len();
-        let inputs: Vec<String> =
-            names.iter().zip(&parts).map(|(name, values)| self.tensor(&format!("{name}{count}"), &[channels], values)).collect();
+        let inputs: Vec<String> = names
+            .iter()
+            .zip(&parts)
+            .map(|(name, values)| self.tensor(&format!("{name}{count}"), &[channels], values))
+            .collect();
         self.node("BatchNormalization", &inputs, vec![float("epsilon", 1e-3)]);
     }
 
@@ -162,7 +187,14 @@ impl Net {
         self.node("Relu", &[], Vec::new());
     }
 
-    pub fn conv_bn_relu(&mut self, out: usize, kernel: &[usize], stride: usize, pads: &[usize], group: usize) {
+    pub fn conv_bn_relu(
+        &mut self,
+        out: usize,
+        kernel: &[usize],
+        stride: usize,
+        pads: &[usize],
+        group: usize,
+    ) {
         self.conv(out, kernel, stride, pads, group, false);
         self.batch_norm();
         self.relu();
@@ -249,7 +281,18 @@ fn mobilenet() -> Vec<u8> {
     let mut net = Net::new("mobilenet", &[1, 3, 96, 96], 12);
     net.conv_bn_relu(8, &[3, 3], 2, &[1, 1, 1, 1], 1);
     let blocks = [
-        (16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (128, 2), (128, 1), (128, 1), (128, 1), (128, 1), (128, 1), (256, 2),
+        (16, 1),
+        (32, 2),
+        (32, 1),
+        (64, 2),
+        (64, 1),
+        (128, 2),
+        (128, 1),
+        (128, 1),
+        (128, 1),
+        (128, 1),
+        (128, 1),
+        (256, 2),
         (256, 1),
     ];
     for (out, stride) in blocks {
