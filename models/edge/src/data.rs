@@ -25,7 +25,7 @@ impl Samples {
     pub fn new(values: Vec<f32>, row: usize, what: &str) -> Result<Self> {
         let bad =
             |fault: String, way: &str| EdgeError::Data { what: what.into(), fault, way_round: way.into() };
-        if row == 0 || values.is_empty() || values.len() % row != 0 {
+        if row == 0 || values.is_empty() || !values.len().is_multiple_of(row) {
             let fault = format!("expected rows of {row} values, got {} values", values.len());
             return Err(bad(fault, "give one row for each sample, of the model's input shape"));
         }

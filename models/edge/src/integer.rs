@@ -43,7 +43,7 @@ impl Values {
 /// What is made ready for a node before any row is computed.
 #[derive(Debug)]
 enum Ready {
-    Weights(windowed::Weights),
+    Weights(Box<windowed::Weights>),
     /// One value for each of the 256 codes.
     Table(Box<[i8; 256]>),
     /// A float node, as a graph of its own.
@@ -238,7 +238,7 @@ fn prepare(model: &Model, node: &Node) -> Option<Ready> {
         return None;
     }
     if node.op.has_weights() {
-        return windowed::Weights::new(&node.op, [x, tensor(1)?], tensor(2), output).map(Ready::Weights);
+        return windowed::Weights::new(&node.op, [x, tensor(1)?], tensor(2), output).map(|weights| Ready::Weights(Box::new(weights)));
     }
     if let Some(table) = elementwise::table(&node.op, x, output) {
         return Some(Ready::Table(Box::new(table)));

@@ -5,7 +5,9 @@
 //! optimised → [`lite::Model`] (float or int8) → bytes, with [`plan::Plan`] and [`arena::Arena`] beside it.
 
 pub mod arena;
+pub mod bundle;
 pub mod calibrate;
+mod canonical;
 pub mod compile;
 pub mod data;
 mod error;
@@ -15,13 +17,18 @@ pub mod integer;
 mod kernels;
 pub mod lite;
 mod lower;
+pub mod manifest;
+pub mod mcuboot;
 pub mod onnx;
 pub mod parity;
 pub mod passes;
 pub mod plan;
 pub mod quantise;
+pub mod rollout;
+pub mod sign;
 
 pub use self::{
+    canonical::canonical,
     error::{EdgeError, Result},
     lower::lower,
 };

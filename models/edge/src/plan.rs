@@ -206,8 +206,7 @@ pub(crate) fn of_model(model: &Model) -> Vec<Lifetime> {
 /// Puts a plan into a model if it saves more memory than it costs; scratch memory is that of a Cortex-M.
 #[must_use]
 pub fn plan_model(model: &mut Model) -> Plan {
-    let tensors = of_model(model);
-    let mut all = tensors.clone();
+    let mut all = of_model(model);
     for (step, requests) in crate::arena::scratch(model, crate::arena::Target::CortexM).iter().enumerate() {
         let one = |bytes: &usize| Lifetime {
             tensor: None,

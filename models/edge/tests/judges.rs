@@ -1,10 +1,6 @@
 //! The compiler before its judges: TFLite-micro's own interpreter, LiteRT and ONNX Runtime, on the nets of the proof,
 //! against the bars and against the peer. Must not judge by itself what they can.
 
-#![allow(missing_docs, unreachable_pub, dead_code, reason = "tests")]
-
-mod support;
-
 use std::{collections::HashMap, fs, path::Path};
 
 use gannet_edge::{
@@ -16,7 +12,8 @@ use gannet_edge::{
     lite::Model,
 };
 use serde_json::{Value, json};
-use support::{
+
+use crate::support::{
     environment::{scaled, script, scripts},
     nets::{self, Random},
 };

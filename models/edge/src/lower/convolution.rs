@@ -126,7 +126,7 @@ impl Lowering<'_> {
         let lengths = lengths(x);
         for axis in 0..2 {
             let rest = (lengths[axis] + pads[axis] + pads[axis + 2]).saturating_sub(geometry.filter[axis]);
-            if rest % geometry.stride[axis] != 0 {
+            if !rest.is_multiple_of(geometry.stride[axis]) {
                 let reason = format!("ceil_mode adds a window at the end of axis {axis}");
                 return Err(refuse(node, reason, "use ceil_mode=False, or pad the input"));
             }

@@ -83,7 +83,9 @@ pub fn script(name: &str, arguments: &[&Path]) -> String {
     run(&mut command, name)
 }
 
-/// Runs a program of a package of the environment.
-pub fn program(name: &str) -> Command {
-    Command::new(python().with_file_name(name))
+/// A module of the environment that is a program; its own script does not survive that the environment was moved.
+pub fn program(module: &str) -> Command {
+    let mut command = Command::new(python());
+    command.args(["-m", module]).env("PYTHONDONTWRITEBYTECODE", "1");
+    command
 }
