@@ -47,7 +47,8 @@ pub struct Bundle {
 /// A name that C, C++ and file systems take.
 #[must_use]
 pub fn identifier(model: &str) -> String {
-    let plain: String = model.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
+    let plain: String =
+        model.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
     let starts_well = plain.starts_with(|c: char| c.is_ascii_alphabetic());
     if starts_well { plain } else { format!("m_{plain}") }
 }
@@ -65,14 +66,20 @@ impl Bundle {
         let golden = serde_json::to_value(&compiled.golden).expect("plain data");
         add("golden.json".into(), golden.to_string().into_bytes());
         let report = report::of(compiled, info);
-        add("report.json".into(), format!("{:#}\n", serde_json::to_value(&report).expect("plain data")).into_bytes());
+        add(
+            "report.json".into(),
+            format!("{:#}\n", serde_json::to_value(&report).expect("plain data")).into_bytes(),
+        );
         add("parity.html".into(), report::html(&report).into_bytes());
         let context = code::Context { name: &name, compiled, info };
-        for (path, text) in code::files(&context).into_iter().chain(glue::files(&context)).chain(project::files(&context)) {
+        for (path, text) in
+            code::files(&context).into_iter().chain(glue::files(&context)).chain(project::files(&context))
+        {
             add(path, text.into_bytes());
         }
         let arena = ArenaSizes { host64: compiled.host64.required, cortex_m: compiled.cortex_m.required };
-        let files = bundle.files.iter().map(|(path, bytes)| (path.clone(), hex(&Digest::of(bytes)))).collect();
+        let files =
+            bundle.files.iter().map(|(path, bytes)| (path.clone(), hex(&Digest::of(bytes)))).collect();
         let manifest = Manifest {
             schema: 1,
             model: info.model.clone(),
@@ -91,7 +98,10 @@ impl Bundle {
     /// # Errors
     /// [`EdgeError::Malformed`] when there is none.
     pub fn manifest(&self) -> Result<Manifest> {
-        let bytes = self.files.get(MANIFEST).ok_or_else(|| EdgeError::malformed(MANIFEST, "expected it, got no such file"))?;
+        let bytes = self
+            .files
+            .get(MANIFEST)
+            .ok_or_else(|| EdgeError::malformed(MANIFEST, "expected it, got no such file"))?;
         Manifest::read(bytes)
     }
 
@@ -147,9 +157,13 @@ impl Bundle {
         };
         bundle.files.insert(MANIFEST.into(), read(MANIFEST)?);
         for name in bundle.manifest()?.files.into_keys() {
-            let inside = name.split('/').all(|part| !part.is_empty() && part != "." && part != "..") && !name.contains('\\');
+            let inside = name.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+                && !name.contains('\\');
             if !inside {
-                return Err(EdgeError::Untrusted { what: name, fault: "expected a path inside of the bundle".into() });
+                return Err(EdgeError::Untrusted {
+                    what: name,
+                    fault: "expected a path inside of the bundle".into(),
+                });
             }
             bundle.files.insert(name.clone(), read(&name)?);
         }

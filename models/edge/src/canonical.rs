@@ -18,7 +18,9 @@ fn write(value: &Value, out: &mut String) {
         Value::Null => out.push_str("null"),
         Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
         Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(integer), _) => number_into(integer as f64, integer.unsigned_abs() < 1 << 53, &integer.to_string(), out),
+            (Some(integer), _) => {
+                number_into(integer as f64, integer.unsigned_abs() < 1 << 53, &integer.to_string(), out)
+            }
             (None, Some(integer)) => number_into(integer as f64, false, "", out),
             _ => number_into(number.as_f64().unwrap_or(0.0), false, "", out),
         },
@@ -128,7 +130,9 @@ mod tests {
 
     #[test]
     fn keys_are_sorted_and_nothing_is_spaced() {
-        let value: Value = serde_json::from_str("{\"b\": [1, 2.5, \"\\u001f\\n\"], \"a\": null, \"\\u20ac\": true}").unwrap();
+        let value: Value =
+            serde_json::from_str("{\"b\": [1, 2.5, \"\\u001f\\n\"], \"a\": null, \"\\u20ac\": true}")
+                .unwrap();
         assert_eq!(canonical(&value), "{\"a\":null,\"b\":[1,2.5,\"\\u001f\\n\"],\"\u{20ac}\":true}");
     }
 }

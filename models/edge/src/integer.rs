@@ -238,7 +238,8 @@ fn prepare(model: &Model, node: &Node) -> Option<Ready> {
         return None;
     }
     if node.op.has_weights() {
-        return windowed::Weights::new(&node.op, [x, tensor(1)?], tensor(2), output).map(|weights| Ready::Weights(Box::new(weights)));
+        return windowed::Weights::new(&node.op, [x, tensor(1)?], tensor(2), output)
+            .map(|weights| Ready::Weights(Box::new(weights)));
     }
     if let Some(table) = elementwise::table(&node.op, x, output) {
         return Some(Ready::Table(Box::new(table)));

@@ -8,6 +8,7 @@ pub mod arena;
 pub mod bundle;
 pub mod calibrate;
 mod canonical;
+pub mod cli;
 pub mod compile;
 pub mod data;
 mod error;

@@ -112,7 +112,10 @@ impl Manifest {
         let manifest: Self = serde_json::from_slice(bytes)
             .map_err(|error| EdgeError::malformed("manifest.json", error.to_string()))?;
         if manifest.schema != 1 {
-            return Err(EdgeError::malformed("manifest.json", format!("expected schema 1, got {}", manifest.schema)));
+            return Err(EdgeError::malformed(
+                "manifest.json",
+                format!("expected schema 1, got {}", manifest.schema),
+            ));
         }
         Ok(manifest)
     }

@@ -46,7 +46,8 @@ pub fn image(payload: &[u8], version: ImageVersion, key: &PrivateKey) -> Vec<u8>
     let name: [u8; 32] = Sha256::digest(key.public().der()).into();
     let signature = key.sign(&digest);
     let mut entries = Vec::new();
-    for (kind, value) in [(TLV_SHA256, &digest[..]), (TLV_KEY_HASH, &name[..]), (TLV_ED25519, &signature[..])] {
+    for (kind, value) in [(TLV_SHA256, &digest[..]), (TLV_KEY_HASH, &name[..]), (TLV_ED25519, &signature[..])]
+    {
         entries.extend(kind.to_le_bytes());
         entries.extend(u16::try_from(value.len()).expect("64 bytes").to_le_bytes());
         entries.extend(value);

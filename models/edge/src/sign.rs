@@ -41,7 +41,10 @@ impl PrivateKey {
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(EdgeError::io(path, "read"))?;
         Self::of_pem(&text).ok_or_else(|| {
-            bad(&path.display().to_string(), "an Ed25519 private key in PEM (openssl genpkey -algorithm ed25519)")
+            bad(
+                &path.display().to_string(),
+                "an Ed25519 private key in PEM (openssl genpkey -algorithm ed25519)",
+            )
         })
     }
 

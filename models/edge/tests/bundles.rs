@@ -88,7 +88,14 @@ fn compile_sources(compiler: &Path, folder: &Path, name: &str, more: &[&str]) {
         (format!("src/{name}.cpp"), "-std=c++17"),
     ] {
         let mut command = Command::new(compiler);
-        command.args(strict).arg(standard).args(more).arg("-I").arg(&stubs).arg("-o").arg(folder.join("out.o"));
+        command
+            .args(strict)
+            .arg(standard)
+            .args(more)
+            .arg("-I")
+            .arg(&stubs)
+            .arg("-o")
+            .arg(folder.join("out.o"));
         if source.ends_with(".c") {
             command.arg("-pedantic");
         } else {
@@ -123,7 +130,14 @@ fn the_resolver_has_exactly_the_operators_that_are_used() {
         .collect();
     added.sort();
     added.dedup();
-    let mut used: Vec<String> = bundle.manifest().unwrap().abi.operators.iter().map(|operator| operator.replace('_', "").to_lowercase()).collect();
+    let mut used: Vec<String> = bundle
+        .manifest()
+        .unwrap()
+        .abi
+        .operators
+        .iter()
+        .map(|operator| operator.replace('_', "").to_lowercase())
+        .collect();
     used.sort();
     assert_eq!(added, used);
     assert!(source.contains(&format!("kOperators = {};", used.len())), "{source}");
@@ -176,7 +190,10 @@ fn mcuboots_own_tool_takes_the_image_and_refuses_what_was_changed() {
         let mut imgtool = program("imgtool.main");
         imgtool.arg("verify").arg("-k").arg(path(key)).arg(path(file));
         let output = imgtool.output().unwrap();
-        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+        )
     };
     let (accepted, said) = verifies("good.bin", "key.pem");
     assert!(accepted && said.contains("1.2.3+7"), "{said}");
@@ -189,13 +206,31 @@ fn metadata_are_those_of_the_package_managers() {
     let bundle = bundle("kws1d");
     let text = |path: &str| String::from_utf8(bundle.files[path].clone()).unwrap();
     let properties = text("library.properties");
-    for key in ["name", "version", "author", "maintainer", "sentence", "paragraph", "category", "url", "architectures", "includes"] {
-        let lines: Vec<&str> = properties.lines().filter(|line| line.starts_with(&format!("{key}="))).collect();
+    for key in [
+        "name",
+        "version",
+        "author",
+        "maintainer",
+        "sentence",
+        "paragraph",
+        "category",
+        "url",
+        "architectures",
+        "includes",
+    ] {
+        let lines: Vec<&str> =
+            properties.lines().filter(|line| line.starts_with(&format!("{key}="))).collect();
         assert!(lines.len() == 1 && lines[0].len() > key.len() + 1, "{key} in\n{properties}");
     }
     assert!(properties.contains("version=2.0.0\n"), "{properties}");
-    assert!(bundle.files.contains_key("src/kws1d_inferencing.h") && bundle.files.contains_key("examples/kws1d_demo/kws1d_demo.ino"));
+    assert!(
+        bundle.files.contains_key("src/kws1d_inferencing.h")
+            && bundle.files.contains_key("examples/kws1d_demo/kws1d_demo.ino")
+    );
     assert!(text("idf_component.yml").contains("espressif/esp-tflite-micro"));
     let page = text("parity.html");
-    assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("<script"), "the page needs nothing else");
+    assert!(
+        !page.contains("http://") && !page.contains("https://") && !page.contains("<script"),
+        "the page needs nothing else"
+    );
 }

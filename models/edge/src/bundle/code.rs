@@ -43,7 +43,8 @@ pub(super) fn files(context: &Context<'_>) -> Vec<(String, String)> {
 }
 
 fn guard(file: &str, body: &str) -> String {
-    let symbol: String = file.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
+    let symbol: String =
+        file.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
     format!(
         "/* Made by gannet edge compile. Do not edit. */\n#ifndef {symbol}\n#define {symbol}\n\n{body}\n#endif /* {symbol} */\n"
     )
@@ -108,16 +109,23 @@ fn model_header(context: &Context<'_>) -> String {
         "#define {upper}_ARENA_BYTES {upper}_ARENA_BYTES_HOST64\n#else\n#define {upper}_ARENA_BYTES \
          {upper}_ARENA_BYTES_CORTEX_M\n#endif\n\n"
     );
-    let externs = format!("/* Aligned to 16 bytes, as the interpreter wants it. */\nextern const uint8_t {name}_model[{upper}_MODEL_BYTES];\n");
+    let externs = format!(
+        "/* Aligned to 16 bytes, as the interpreter wants it. */\nextern const uint8_t {name}_model[{upper}_MODEL_BYTES];\n"
+    );
     body.push_str(&for_both(&externs));
     guard(&format!("{name}_model.h"), &body)
 }
 
 fn model_array(context: &Context<'_>) -> String {
     let (name, upper) = (context.name, context.upper());
-    let mut out = format!("/* Made by gannet edge compile. Do not edit. */\n#include \"../include/{name}_model.h\"\n\n");
+    let mut out = format!(
+        "/* Made by gannet edge compile. Do not edit. */\n#include \"../include/{name}_model.h\"\n\n"
+    );
     out.push_str("#if defined(__GNUC__) || defined(__clang__)\n#define ALIGNED_16 __attribute__((aligned(16)))\n#else\n");
-    let _ = write!(out, "#define ALIGNED_16\n#endif\n\nALIGNED_16 const uint8_t {name}_model[{upper}_MODEL_BYTES] = {{\n");
+    let _ = write!(
+        out,
+        "#define ALIGNED_16\n#endif\n\nALIGNED_16 const uint8_t {name}_model[{upper}_MODEL_BYTES] = {{\n"
+    );
     for line in context.compiled.tflite.chunks(BYTES_PER_LINE) {
         let bytes: Vec<String> = line.iter().map(u8::to_string).collect();
         let _ = writeln!(out, "{},", bytes.join(","));
@@ -151,7 +159,9 @@ fn prepost(context: &Context<'_>) -> String {
     let (name, upper) = (context.name, context.upper());
     let names: Vec<String> = context.info.class_names.iter().map(|class| quoted(class)).collect();
     let classes = if names.is_empty() {
-        format!("const char *{name}_class_name(size_t class_index)\n{{\n  (void)class_index;\n  return \"\";\n}}\n")
+        format!(
+            "const char *{name}_class_name(size_t class_index)\n{{\n  (void)class_index;\n  return \"\";\n}}\n"
+        )
     } else {
         format!(
             "static const char *const class_names[{upper}_CLASSES] = {{ {} }};\n\n\
@@ -204,10 +214,14 @@ fn golden_header(context: &Context<'_>) -> String {
 
 fn golden(context: &Context<'_>) -> String {
     let (name, upper) = (context.name, context.upper());
-    let mut out = format!("/* Made by gannet edge compile. Do not edit. */\n#include \"../include/{name}_golden.h\"\n");
+    let mut out =
+        format!("/* Made by gannet edge compile. Do not edit. */\n#include \"../include/{name}_golden.h\"\n");
     let rows = &context.compiled.golden[..golden_rows(context)];
     for (kind, side) in [("inputs", "INPUT"), ("outputs", "OUTPUT")] {
-        let _ = write!(out, "\nconst int8_t {name}_golden_{kind}[{upper}_GOLDEN_ROWS][{upper}_{side}_ELEMENTS] = {{\n");
+        let _ = write!(
+            out,
+            "\nconst int8_t {name}_golden_{kind}[{upper}_GOLDEN_ROWS][{upper}_{side}_ELEMENTS] = {{\n"
+        );
         for row in rows {
             let codes = if kind == "inputs" { &row.inputs[0] } else { &row.outputs[0] };
             out.push_str("{\n");

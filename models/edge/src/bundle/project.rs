@@ -22,7 +22,8 @@ fn line(text: &str) -> String {
 /// Three numbers, as package managers want a version.
 fn semantic(version: &str, sequence: u64) -> String {
     let numbers: Vec<&str> = version.split('.').collect();
-    let plain = numbers.len() <= 3 && numbers.iter().all(|part| !part.is_empty() && part.parse::<u32>().is_ok());
+    let plain =
+        numbers.len() <= 3 && numbers.iter().all(|part| !part.is_empty() && part.parse::<u32>().is_ok());
     if !plain {
         return format!("0.0.{sequence}");
     }

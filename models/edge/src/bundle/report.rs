@@ -27,10 +27,38 @@ struct Board {
 }
 
 const BOARDS: [Board; 4] = [
-    Board { name: "Arduino Nano 33 BLE Sense", flash: 1 << 20, ram: 256 << 10, megahertz: 64.0, macs_per_cycle: 0.45, milliwatts: 15.0 },
-    Board { name: "Raspberry Pi Pico", flash: 2 << 20, ram: 264 << 10, megahertz: 133.0, macs_per_cycle: 0.12, milliwatts: 80.0 },
-    Board { name: "ESP32-S3", flash: 8 << 20, ram: 512 << 10, megahertz: 240.0, macs_per_cycle: 1.0, milliwatts: 260.0 },
-    Board { name: "STM32F4 (F407)", flash: 1 << 20, ram: 192 << 10, megahertz: 168.0, macs_per_cycle: 0.45, milliwatts: 150.0 },
+    Board {
+        name: "Arduino Nano 33 BLE Sense",
+        flash: 1 << 20,
+        ram: 256 << 10,
+        megahertz: 64.0,
+        macs_per_cycle: 0.45,
+        milliwatts: 15.0,
+    },
+    Board {
+        name: "Raspberry Pi Pico",
+        flash: 2 << 20,
+        ram: 264 << 10,
+        megahertz: 133.0,
+        macs_per_cycle: 0.12,
+        milliwatts: 80.0,
+    },
+    Board {
+        name: "ESP32-S3",
+        flash: 8 << 20,
+        ram: 512 << 10,
+        megahertz: 240.0,
+        macs_per_cycle: 1.0,
+        milliwatts: 260.0,
+    },
+    Board {
+        name: "STM32F4 (F407)",
+        flash: 1 << 20,
+        ram: 192 << 10,
+        megahertz: 168.0,
+        macs_per_cycle: 0.45,
+        milliwatts: 150.0,
+    },
 ];
 
 /// What a board makes of the model. Times and energies are estimates.
@@ -113,7 +141,8 @@ pub fn of(compiled: &Compiled, info: &BundleInfo) -> Report {
             node.inputs.iter().flatten().copied().partition(|id| !model.tensors[*id].data.is_empty());
         let output = &model.tensors[node.outputs[0]];
         let source = compiled.graph.nodes.iter().find(|source| source.name == node.name);
-        let sqnr_db = compiled.parity.layers.iter().find(|layer| layer.node == node.name).map(|layer| layer.sqnr_db);
+        let sqnr_db =
+            compiled.parity.layers.iter().find(|layer| layer.node == node.name).map(|layer| layer.sqnr_db);
         LayerReport {
             node: node.name.clone(),
             operator: node.op.name(),
@@ -172,7 +201,8 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;mar
 /// The report as one page without anything from elsewhere.
 #[must_use]
 pub fn html(report: &Report) -> String {
-    let mut page = String::from("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Parity of ");
+    let mut page =
+        String::from("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Parity of ");
     let title = format!("{} {}", escaped(&report.model), escaped(&report.version));
     let _ = write!(page, "{title}</title><style>{STYLE}</style></head><body><h1>{title}</h1>");
     let parity = &report.parity;
@@ -200,7 +230,12 @@ pub fn html(report: &Report) -> String {
         let _ = write!(
             page,
             "<tr><td>{}</td><td>{}</td><td>{:?}</td><td>{}</td><td>{}</td><td>{}</td><td>{decibels}</td></tr>",
-            escaped(&layer.node), layer.operator, layer.output, layer.flash_bytes, layer.ram_bytes, layer.macs
+            escaped(&layer.node),
+            layer.operator,
+            layer.output,
+            layer.flash_bytes,
+            layer.ram_bytes,
+            layer.macs
         );
     }
     page.push_str("</table><h2>Rows with the most noise</h2><table><tr><th>row</th><th>dB</th><th>float says</th><th>int8 says</th></tr>");
@@ -231,11 +266,17 @@ fn scatter(points: &[(f32, f32)]) -> String {
     let low = points.iter().map(|(a, b)| a.min(*b)).fold(f32::MAX, f32::min);
     let high = points.iter().map(|(a, b)| a.max(*b)).fold(f32::MIN, f32::max);
     let span = (high - low).max(1e-9);
-    let mut svg = format!("<svg viewBox=\"0 0 {SIDE} {SIDE}\" width=\"{SIDE}\" height=\"{SIDE}\" role=\"img\">");
+    let mut svg =
+        format!("<svg viewBox=\"0 0 {SIDE} {SIDE}\" width=\"{SIDE}\" height=\"{SIDE}\" role=\"img\">");
     let _ = write!(svg, "<line x1=\"0\" y1=\"{SIDE}\" x2=\"{SIDE}\" y2=\"0\" stroke=\"#bbb\"/>");
     for (a, b) in points {
         let place = |value: &f32| 8.0 + (value - low) / span * (SIDE - 16.0);
-        let _ = write!(svg, "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"1.6\" fill=\"#06c\"/>", place(a), SIDE - place(b));
+        let _ = write!(
+            svg,
+            "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"1.6\" fill=\"#06c\"/>",
+            place(a),
+            SIDE - place(b)
+        );
     }
     svg.push_str("</svg>");
     svg
@@ -247,7 +288,8 @@ fn bars(report: &Report) -> String {
     const STEP: f64 = 18.0;
     let layers = &report.parity.layers;
     let width = layers.len() as f64 * STEP;
-    let mut svg = format!("<svg viewBox=\"0 0 {width} {HEIGHT}\" width=\"{width}\" height=\"{HEIGHT}\" role=\"img\">");
+    let mut svg =
+        format!("<svg viewBox=\"0 0 {width} {HEIGHT}\" width=\"{width}\" height=\"{HEIGHT}\" role=\"img\">");
     for (index, layer) in layers.iter().enumerate() {
         let height = (layer.sqnr_db.clamp(0.0, 60.0) / 60.0) * HEIGHT;
         let _ = write!(

@@ -40,7 +40,10 @@ pub fn verify(bundle: &Bundle, key: Option<&PublicKey>) -> Result<Verified> {
         return Err(untrusted(MANIFEST, "expected the canonical spelling (RFC 8785)"));
     }
     if let Some(key) = key {
-        let signature = bundle.files.get(SIGNATURE).ok_or_else(|| untrusted(SIGNATURE, "expected a signature, got none"))?;
+        let signature = bundle
+            .files
+            .get(SIGNATURE)
+            .ok_or_else(|| untrusted(SIGNATURE, "expected a signature, got none"))?;
         if !key.verifies(raw, signature) {
             return Err(untrusted(SIGNATURE, "the signature is not this key's over this manifest"));
         }
@@ -62,8 +65,8 @@ pub fn verify(bundle: &Bundle, key: Option<&PublicKey>) -> Result<Verified> {
         return Err(untrusted(MANIFEST, "its abi is not that of model.tflite"));
     }
     let golden = bundle.files.get("golden.json").ok_or_else(|| untrusted("golden.json", "it is missing"))?;
-    let golden: Vec<Golden> =
-        serde_json::from_slice(golden).map_err(|error| EdgeError::malformed("golden.json", error.to_string()))?;
+    let golden: Vec<Golden> = serde_json::from_slice(golden)
+        .map_err(|error| EdgeError::malformed("golden.json", error.to_string()))?;
     let executor = IntegerExecutor::new(&model)?;
     for (row, golden) in golden.iter().enumerate() {
         let inputs: Vec<Values> = golden.inputs.iter().cloned().map(Values::Int8).collect();

@@ -133,7 +133,11 @@ impl Lowering<'_> {
             "Sub" => Op::Sub(Activation::None),
             "Mul" => Op::Mul(Activation::None),
             _ => {
-                return Err(refuse(node, "two computed values are divided", "multiply by a constant instead"));
+                return Err(refuse(
+                    node,
+                    "two computed values are divided",
+                    "multiply by a constant instead",
+                ));
             }
         };
         let swap = b.shape.iter().product::<usize>() > a.shape.iter().product::<usize>();

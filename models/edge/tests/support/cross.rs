@@ -19,11 +19,16 @@ pub fn compiler() -> PathBuf {
     let turn = fs::File::create(folder.with_extension("turn")).expect("a file to lock");
     turn.lock().expect("a lock");
     if !found.exists() {
-        let work = tempfile::tempdir_in(folder.parent().expect("it lies in the cache")).expect("a folder to work in");
-        let download = |command: &mut Command| command.arg("download").args(PACKAGES).current_dir(work.path()).output();
+        let work = tempfile::tempdir_in(folder.parent().expect("it lies in the cache"))
+            .expect("a folder to work in");
+        let download =
+            |command: &mut Command| command.arg("download").args(PACKAGES).current_dir(work.path()).output();
         if !download(&mut Command::new("apt-get")).is_ok_and(|output| output.status.success()) {
             run(Command::new("apt-get").arg("update"), "the lists of Debian's packages");
-            run(Command::new("apt-get").arg("download").args(PACKAGES).current_dir(work.path()), "Debian's compiler");
+            run(
+                Command::new("apt-get").arg("download").args(PACKAGES).current_dir(work.path()),
+                "Debian's compiler",
+            );
         }
         let made = work.path().join("unpacked");
         for item in fs::read_dir(work.path()).expect("a folder").map(|item| item.expect("a file").path()) {
