@@ -314,10 +314,12 @@ fn preparing(model: &Model, node: &Node, sizes: &Sizes) -> usize {
         sizes.tensor + codes
     };
     let all: usize = node.inputs.iter().flatten().chain(&node.outputs).map(of).sum();
-    let bias = node.inputs.get(2).copied().flatten().map_or(0, |id| of(&id));
+    let input = |place: usize| node.inputs.get(place).copied().flatten().map_or(0, |id| of(&id));
     match node.op {
         // once in the operator, once in what it shares with others
-        Op::Conv2d(_) | Op::DepthwiseConv2d(..) => 2 * all - bias,
+        Op::Conv2d(_) | Op::DepthwiseConv2d(..) => 2 * all - input(2),
+        Op::Tanh => all + input(0),
+        Op::Mean { .. } => all + input(0) + input(1),
         _ => all,
     }
 }

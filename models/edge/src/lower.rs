@@ -234,8 +234,9 @@ impl Lowering<'_> {
                         _ => break,
                     }
                 }
-                "BatchNormalization" | "Relu" | "Clip" | "Sigmoid" | "Tanh" | "Add" | "Sub" | "Mul"
-                | "Div" | "Pad" | "Identity" | "Dropout" | "QuantizeLinear" | "DequantizeLinear" => {}
+                "BatchNormalization" | "Relu" | "Clip" | "Sigmoid" | "Tanh" | "HardSwish" | "LeakyRelu"
+                | "Add" | "Sub" | "Mul" | "Div" | "Pad" | "Concat" | "Identity" | "Dropout"
+                | "QuantizeLinear" | "DequantizeLinear" => {}
                 _ => break,
             }
             match node.outputs.first() {

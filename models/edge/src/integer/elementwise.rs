@@ -149,38 +149,16 @@ pub(super) fn binary(
             .map(|pair| pair.map(|(l, r)| code(zero.wrapping_add(by.apply(l * r)), range)))
             .collect();
     }
-    let (by_a, by_b, by_out) = if let Op::Sub(_) = op {
-        // the one kernel that divides as floats
-        let twice = 2.0 * a_scale.max(b_scale);
-        #[expect(clippy::cast_precision_loss, reason = "a power of two")]
-        let out = twice / ((1u32 << SUM_SHIFT) as f32 * scale);
-        (a_scale / twice, b_scale / twice, out).into_multipliers()
-    } else {
-        let twice = 2.0 * f64::from(a_scale.max(b_scale));
-        let out = twice / (f64::from(1u32 << SUM_SHIFT) * f64::from(scale));
-        (
-            Multiplier::new(f64::from(a_scale) / twice),
-            Multiplier::new(f64::from(b_scale) / twice),
-            Multiplier::new(out),
-        )
-    };
+    let twice = 2.0 * f64::from(a_scale.max(b_scale));
+    let out = twice / (f64::from(1u32 << SUM_SHIFT) * f64::from(scale));
+    let of = |scale: f32| Multiplier::new(f64::from(scale) / twice);
+    let (by_a, by_b, by_out) = (of(a_scale), of(b_scale), Multiplier::new(out));
     let sign = if matches!(op, Op::Sub(_)) { -1 } else { 1 };
     let compute = |(l, r): (i32, i32)| {
         let (l, r) = (by_a.apply(l << SUM_SHIFT), by_b.apply(r << SUM_SHIFT));
         code(zero.wrapping_add(by_out.apply(l + sign * r)), range)
     };
     pairs.map(|pair| pair.map(compute)).collect()
-}
-
-trait IntoMultipliers {
-    fn into_multipliers(self) -> (Multiplier, Multiplier, Multiplier);
-}
-
-impl IntoMultipliers for (f32, f32, f32) {
-    fn into_multipliers(self) -> (Multiplier, Multiplier, Multiplier) {
-        let of = |factor: f32| Multiplier::new(f64::from(factor));
-        (of(self.0), of(self.1), of(self.2))
-    }
 }
 
 /// Over the last axis.

@@ -25,9 +25,9 @@ fn skip(graph: &mut Graph, index: usize) -> bool {
     let readers = graph.readers(output);
     let is_row = |reader: &usize| {
         let node = &graph.nodes[*reader];
-        let rows = graph.tensors[output].len()
-            / graph.tensors[node.inputs[1]].shape.last().copied().unwrap_or(1).max(1);
-        matches!(node.op, Op::FullyConnected(_)) && rows == 1
+        let inner =
+            |weights: &usize| graph.tensors[*weights].shape.last() == Some(&graph.tensors[output].len());
+        matches!(node.op, Op::FullyConnected(_)) && node.inputs.get(1).is_some_and(inner)
     };
     if readers.is_empty() || graph.is_output(output) || !readers.iter().all(is_row) {
         return false;

@@ -4,7 +4,7 @@ use super::{RangeChoice, fixed_range};
 use crate::{
     calibrate::{Calibration, Observed},
     error::{EdgeError, Result},
-    graph::{Graph, TensorId},
+    graph::{Graph, Op, TensorId},
     lite::Quantisation,
 };
 
@@ -29,6 +29,8 @@ impl Range {
     #[must_use]
     pub fn new(low: f32, high: f32) -> Self {
         let (low, high) = (low.min(0.0), high.max(0.0));
+        // what was never anything but zero gets a range that multipliers can reach
+        let high = if high - low == 0.0 { 1.0 } else { high };
         let scale = ((high - low) / 255.0).max(SCALE_MIN);
         #[expect(clippy::cast_possible_truncation, reason = "between -128 and 127")]
         let zero = (-128.0 - low / scale).round().clamp(-128.0, 127.0) as i32;
@@ -119,7 +121,26 @@ pub(super) fn choose(
         let range = fixed[group].unwrap_or_else(|| of_seen(&seen, choice));
         members.iter().for_each(|id| ranges[*id] = Some(range));
     }
+    for node in &graph.nodes {
+        let least = least_scale(&node.op, node.inputs.iter().filter_map(|id| ranges[*id]));
+        let group = groups.find(node.output);
+        if let Some(range) = ranges[node.output].filter(|range| range.scale < least && fixed[group].is_none())
+        {
+            let wider = Range { scale: least, ..range };
+            members[group].iter().for_each(|id| ranges[*id] = Some(wider));
+        }
+    }
     Ok(ranges)
+}
+
+/// The least scale of an operator's output: its kernel checks that a multiplier stays below one.
+fn least_scale(op: &Op, inputs: impl Iterator<Item = Range>) -> f32 {
+    let largest = inputs.map(|range| range.scale).fold(0.0, f32::max);
+    match op {
+        Op::Add(_) | Op::Sub(_) => largest * 2.1 / 1_048_576.0,
+        Op::HardSwish => largest * 1.05 / 128.0,
+        _ => 0.0,
+    }
 }
 
 fn of_seen(seen: &[&Observed], choice: RangeChoice) -> Range {
@@ -224,7 +245,7 @@ mod tests {
         check(-1.0, 1.0, 0);
         check(2.0, 4.0, -128);
         check(-3.0, -1.0, 127);
-        check(0.0, 0.0, -128);
+        assert_eq!(Range::new(0.0, 0.0), Range::new(0.0, 1.0));
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub struct Net {
     /// The current value and its shape.
     pub at: String,
     pub shape: Vec<usize>,
+    /// The version of the operator set.
+    pub opset: i64,
 }
 
 pub fn ints(name: &str, values: &[usize]) -> AttributeProto {
@@ -80,7 +82,7 @@ impl Net {
     pub fn new(name: &str, shape: &[usize], seed: u64) -> Self {
         let input = vec![info("input", shape)];
         let graph = GraphProto { name: name.into(), input, ..GraphProto::default() };
-        Self { graph, random: Random::new(seed), at: "input".into(), shape: shape.to_vec() }
+        Self { graph, random: Random::new(seed), at: "input".into(), shape: shape.to_vec(), opset: 13 }
     }
 
     pub fn tensor(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
@@ -224,7 +226,7 @@ impl Net {
     pub fn finish(mut self) -> Vec<u8> {
         let name = self.at.clone();
         self.graph.output.push(info(&name, &self.shape));
-        let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: 13 }];
+        let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: self.opset }];
         let producer_name = "gannet".into();
         ModelProto { ir_version: 8, producer_name, graph: Some(self.graph), opset_import }.encode_to_vec()
     }
