@@ -8,4 +8,5 @@ mod support;
 mod bundles;
 mod judges;
 mod mutation;
+mod options;
 mod random_graphs;

@@ -50,15 +50,9 @@ impl Weights {
         if bias.len() != channels || !(scales.len() == 1 || scales.len() == channels) {
             return None;
         }
-        let (input, output_scale) = (x.scale().0, output.scale().0);
+        let (input, output_scale) = (f64::from(x.scale().0), f64::from(output.scale().0));
         let multiplier = |channel: usize| {
-            let scale = scales[channel % scales.len()];
-            let product = match op {
-                // the one kernel that multiplies the scales as floats
-                Op::FullyConnected(_) if scales.len() == 1 => f64::from(input * scale),
-                _ => f64::from(input) * f64::from(scale),
-            };
-            Multiplier::new(product / f64::from(output_scale))
+            Multiplier::new(input * f64::from(scales[channel % scales.len()]) / output_scale)
         };
         let kind = match op {
             Op::Conv2d(w) | Op::DepthwiseConv2d(w, _) => {

@@ -242,7 +242,7 @@ mod tests {
             assert!((range.value(127) - high.max(0.0)).abs() <= range.scale);
         };
         check(0.0, 6.0, -128);
-        check(-1.0, 1.0, 0);
+        check(-1.0, 1.0, -1);
         check(2.0, 4.0, -128);
         check(-3.0, -1.0, 127);
         assert_eq!(Range::new(0.0, 0.0), Range::new(0.0, 1.0));

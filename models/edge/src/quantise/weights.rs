@@ -5,6 +5,7 @@ use crate::{
     calibrate::Calibration,
     error::{EdgeError, Result},
     graph::{Fixed, Graph, Node, Op},
+    integer::fixed::Multiplier,
 };
 
 /// The largest code of a weight: symmetric, as kernels expect.
@@ -152,8 +153,23 @@ impl Layer {
             return (0..self.channels()).map(of).collect();
         }
         let bias = self.bias.iter().copied().map(least).fold(0.0, f32::max);
-        vec![best_scale(&self.rows).unwrap_or(empty).max(bias)]
+        vec![agreed(best_scale(&self.rows).unwrap_or(empty).max(bias), choice)]
     }
+}
+
+/// Scales that are tried for one on which all releases agree: one in about sixty is.
+const AGREED_TRIES: u32 = 4000;
+
+/// The next scale with which the kernels of all TFLite-micro releases compute the same: until 2026 they multiplied the
+/// scales of a whole layer as floats, since then as doubles, and golden vectors shall hold for both.
+fn agreed(scale: f32, choice: &Choice) -> f32 {
+    let (input, output) = (choice.input.scale, f64::from(choice.output.scale));
+    let same = |scale: &f32| {
+        let (before, since) = (f64::from(input * scale), f64::from(input) * f64::from(*scale));
+        Multiplier::new(before / output) == Multiplier::new(since / output)
+    };
+    let bits = scale.to_bits();
+    (0..AGREED_TRIES).map(|step| f32::from_bits(bits + step)).find(same).unwrap_or(scale)
 }
 
 /// Means folded onto so many places.
