@@ -138,17 +138,21 @@ pub(crate) fn compare(
             parity.sqnr_db = decibels(*signal, *noise);
         }
     }
-    // rows of another class first, then those with the most noise
-    all_rows.sort_by(|a, b| {
-        let same = |row: &RowParity| row.float_class == row.int8_class;
-        same(a).cmp(&same(b)).then(a.sqnr_db.total_cmp(&b.sqnr_db))
-    });
-    all_rows.truncate(WORST_ROWS);
-    parity.worst = all_rows;
+    parity.worst = worst(all_rows);
     #[expect(clippy::cast_precision_loss, reason = "counts of rows")]
     let agreement = agreed as f64 / rows.max(1) as f64;
     parity.top1_agreement = agreement;
     Ok(parity)
+}
+
+/// Rows of another class first, then those with the most noise.
+fn worst(mut rows: Vec<RowParity>) -> Vec<RowParity> {
+    rows.sort_by(|a, b| {
+        let same = |row: &RowParity| row.float_class == row.int8_class;
+        same(a).cmp(&same(b)).then(a.sqnr_db.total_cmp(&b.sqnr_db))
+    });
+    rows.truncate(WORST_ROWS);
+    rows
 }
 
 fn add(sums: &mut (f64, f64), expected: &[f32], got: &[f32]) {
