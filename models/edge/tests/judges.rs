@@ -42,6 +42,10 @@ const BARS: [Bar; 7] = [
     Bar { name: "autoencoder", bytes: 0.92, arena: 1.0 },
 ];
 
+/// What was measured on an emulated Cortex-M4 with CMSIS-NN, for nets of the same layers.
+const CORTEX_M: [(&str, usize); 4] =
+    [("dscnn", 22_724), ("mobilenet", 82_196), ("resnet8", 54_900), ("autoencoder", 2_580)];
+
 fn zoo(version: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../zoo/digits").join(version).join("model.onnx");
     fs::read(path).expect("the zoo lies in the repository")
@@ -187,6 +191,12 @@ fn every_net_meets_its_bars() {
         println!("{name}: top-1 {float:.4} float, {int8:.4} int8");
         if float - int8 > 0.002 {
             faults.push(format!("{name}: top-1 fell from {float:.4} to {int8:.4}"));
+        }
+    }
+    for (name, measured) in CORTEX_M {
+        let modelled = all[name].0.cortex_m.total;
+        if modelled.abs_diff(measured) * 100 > 3 * measured {
+            faults.push(format!("{name}: {modelled} bytes modelled for a Cortex-M, {measured} measured"));
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
