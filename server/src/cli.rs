@@ -47,6 +47,8 @@ enum Command {
     /// Ask a running server for its models, their states and reasons
     #[command(after_long_help = MODELS_EXAMPLES)]
     Models(ModelsArgs),
+    /// Compile a model for a microcontroller, and inspect, verify and sign what comes out
+    Edge(gannet_edge::cli::EdgeArgs),
 }
 
 /// What `serve` takes. Values are checked with those of the file and the environment, so they are texts here.
@@ -151,6 +153,8 @@ Examples:
   gannet models/ more-models/             serve two repositories, and follow what changes in them
   gannet check models/                    what would be served, without serving
   gannet models                           what a running server serves, and why not
+  gannet edge compile --model digits@1 --out digits-edge
+                                          the same model for a microcontroller
   gannet --http 0.0.0.0:8000 models/      answer other machines too
   gannet --model-control explicit --load-model iris models/
                                           load and unload by calls
@@ -211,6 +215,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Profile(args)) => profile::run(&args),
         Some(Command::Models(args)) => models::run(&args),
+        Some(Command::Edge(args)) => gannet_edge::cli::run(&args),
     };
     code.into()
 }

@@ -1,0 +1,2 @@
+// See README.md.
+#include "tensorflow/lite/micro/stub.h"

@@ -1,0 +1,42 @@
+//! A compiler for Cortex-M: the system's, or Debian's package unpacked into the cache. Must not know what is compiled.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use super::environment::{cache, run};
+
+/// What is unpacked where the system has no such compiler.
+const PACKAGES: [&str; 2] = ["gcc-arm-none-eabi", "binutils-arm-none-eabi"];
+
+/// `arm-none-eabi-gcc`, which compiles C and C++.
+pub fn compiler() -> PathBuf {
+    let program = "arm-none-eabi-gcc";
+    if Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success()) {
+        return program.into();
+    }
+    let folder = cache().with_file_name("tools").join("arm-none-eabi");
+    let found = folder.join("usr/bin").join(program);
+    fs::create_dir_all(folder.parent().expect("it lies in the cache")).expect("a folder for tools");
+    let turn = fs::File::create(folder.with_extension("turn")).expect("a file to lock");
+    turn.lock().expect("a lock");
+    if !found.exists() {
+        let work = tempfile::tempdir_in(folder.parent().expect("it lies in the cache"))
+            .expect("a folder to work in");
+        let download =
+            |command: &mut Command| command.arg("download").args(PACKAGES).current_dir(work.path()).output();
+        if !download(&mut Command::new("apt-get")).is_ok_and(|output| output.status.success()) {
+            run(Command::new("apt-get").arg("update"), "the lists of Debian's packages");
+            run(
+                Command::new("apt-get").arg("download").args(PACKAGES).current_dir(work.path()),
+                "Debian's compiler",
+            );
+        }
+        let made = work.path().join("unpacked");
+        for item in fs::read_dir(work.path()).expect("a folder").map(|item| item.expect("a file").path()) {
+            if item.extension().is_some_and(|end| end == "deb") {
+                run(Command::new("dpkg-deb").arg("-x").arg(&item).arg(&made), "a package");
+            }
+        }
+        fs::rename(made, &folder).expect("it moves into its place");
+    }
+    found
+}
