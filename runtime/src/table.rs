@@ -180,6 +180,12 @@ impl ModelEntry {
         self.versions.iter().rev().find_map(|version| version.servable.as_ref())
     }
 
+    /// The entry of a version.
+    #[must_use]
+    pub fn version_entry(&self, version: &Version) -> Option<&VersionEntry> {
+        self.versions.iter().find(|entry| entry.status.version == *version)
+    }
+
     /// The entry of a version or label.
     #[must_use]
     pub fn version(&self, text: &str) -> Option<&VersionEntry> {
