@@ -56,7 +56,9 @@ fn a_deadline_that_passes_in_the_queue_is_told_promptly() {
     assert!(reply.text().contains("of the 20000 us allowed"), "{}", reply.text());
     // before the run in front of it had ended
     assert!(busy.inflight() > 0, "told only after {:?}", clock::now() - started);
-    let parameters = [("timeout".to_owned(), InferParameter { int64_param: Some(20_000) })].into();
+    let parameters =
+        [("timeout".to_owned(), InferParameter { int64_param: Some(20_000), ..InferParameter::default() })]
+            .into();
     let request = ModelInferRequest { parameters, ..busy::message(2.0) };
     let ended = busy.grpc().infer(&request);
     assert_eq!(ended.code, 4, "{}", ended.message);

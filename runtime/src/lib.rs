@@ -13,6 +13,8 @@ pub mod request;
 
 pub mod table;
 
+pub mod route;
+
 pub mod servable;
 
 pub mod batch;

@@ -2,17 +2,20 @@
 //! Only the lifecycle manager stores into it. Must not know how versions come and go.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
 use arc_swap::ArcSwap;
 use gannet_models::{ModelName, Version};
+use smallvec::SmallVec;
 
 use crate::{
     InferError,
     control::lifecycle::{State, VersionStatus},
     metrics::LoadCounts,
+    route::{Arm, LiveRoute, Sticky},
     servable::Servable,
 };
 
@@ -31,6 +34,30 @@ pub struct ModelEntry {
     pub labels: BTreeMap<String, Version>,
     /// Loads and swaps by version.
     pub loads: BTreeMap<String, LoadCounts>,
+    /// Who answers requests that name no version; without one the highest version that is ready does.
+    pub route: Option<RouteEntry>,
+}
+
+/// A model's route at one moment.
+#[derive(Debug)]
+pub struct RouteEntry {
+    /// The route.
+    pub live: Arc<LiveRoute>,
+    /// By place in the split: the version that answers, by its place among the versions.
+    answers: Vec<Option<usize>>,
+    /// By place among the shadows: the version that sees copies, if it is ready.
+    shadows: Vec<Option<usize>>,
+}
+
+/// Who is to answer a request.
+#[derive(Debug)]
+pub struct Routed {
+    /// Who answers.
+    pub servable: Arc<Servable>,
+    /// The arm it is in, if it named no version and the model has a route.
+    pub arm: Option<Arm>,
+    /// Who sees a copy of it.
+    pub shadows: SmallVec<[Arc<Servable>; 1]>,
 }
 
 /// One version at one moment.
@@ -60,6 +87,33 @@ impl TableReader {
     /// [`InferError::NoVersion`].
     pub fn resolve(&self, model: &str, version: Option<&str>) -> Result<Arc<Servable>, InferError> {
         self.0.load().resolve(model, version).cloned()
+    }
+
+    /// Who answers a request to `model` and, if given, `version` (a version or a label). `key` finds the routing key
+    /// in the request; it is called only where the model has a route and no version is named, and nothing is
+    /// allocated otherwise.
+    ///
+    /// # Errors
+    /// As [`TableReader::resolve`], and what `key` gives.
+    pub fn route<'k>(
+        &self,
+        model: &str,
+        version: Option<&str>,
+        key: impl FnOnce(&Sticky) -> Result<Cow<'k, [u8]>, InferError>,
+    ) -> Result<Routed, InferError> {
+        let table = self.0.load();
+        let Some((name, entry)) = table.models.get_key_value(model) else {
+            return Err(InferError::UnknownModel(model.to_owned()));
+        };
+        let servable = match (version, &entry.route) {
+            (None, None) => entry.latest().ok_or_else(|| entry.no_version(name))?,
+            (None, Some(route)) => {
+                let key = key(route.live.route.sticky())?;
+                return route.choose(entry, &key).ok_or_else(|| entry.no_version(name));
+            }
+            (Some(version), _) => entry.named(name, version)?,
+        };
+        Ok(Routed { servable: Arc::clone(servable), arm: None, shadows: SmallVec::new() })
     }
 
     /// The manager's end.
@@ -95,19 +149,41 @@ impl ServingTable {
             return Err(InferError::UnknownModel(model.to_owned()));
         };
         match version {
-            None => entry
-                .latest()
-                .ok_or_else(|| InferError::NoVersion { model: name.clone(), reason: entry.summary() }),
+            None => entry.primary().ok_or_else(|| entry.no_version(name)),
             Some(version) => entry.named(name, version),
         }
     }
 }
 
 impl ModelEntry {
+    /// Who answers where no version is named: the first version of the route or who stands in for it; without a route
+    /// the highest version that is ready.
+    #[must_use]
+    pub fn primary(&self) -> Option<&Arc<Servable>> {
+        match &self.route {
+            Some(route) => self.servable(*route.answers.first()?),
+            None => self.latest(),
+        }
+    }
+
+    fn servable(&self, place: Option<usize>) -> Option<&Arc<Servable>> {
+        self.versions.get(place?)?.servable.as_ref()
+    }
+
+    fn no_version(&self, model: &ModelName) -> InferError {
+        InferError::NoVersion { model: model.clone(), reason: self.summary() }
+    }
+
     /// The highest version that answers requests.
     #[must_use]
     pub fn latest(&self) -> Option<&Arc<Servable>> {
         self.versions.iter().rev().find_map(|version| version.servable.as_ref())
+    }
+
+    /// The entry of a version.
+    #[must_use]
+    pub fn version_entry(&self, version: &Version) -> Option<&VersionEntry> {
+        self.versions.iter().find(|entry| entry.status.version == *version)
     }
 
     /// The entry of a version or label.
@@ -138,6 +214,39 @@ impl ModelEntry {
         let labels = self.labels.iter().map(|(label, version)| format!("label {label} = {version}"));
         let all: Vec<String> = versions.chain(labels).collect();
         if all.is_empty() { "no version was found".into() } else { all.join("; ") }
+    }
+}
+
+impl RouteEntry {
+    /// The route over the versions of its model. Who is not ready is stood in for by the first version of the split,
+    /// then by the others, the largest first, and last by the highest version that is ready and no shadow: a request
+    /// that names no version is never failed because of a swap, nor answered by who is to be watched only.
+    pub(crate) fn new(live: Arc<LiveRoute>, versions: &[VersionEntry]) -> Self {
+        let route = &live.route;
+        let ready = |version: &Version| {
+            versions.iter().position(|entry| entry.status.version == *version && entry.servable.is_some())
+        };
+        let is_shadow = |version: &Version| route.shadows().iter().any(|shadow| shadow.version == *version);
+        let last =
+            versions.iter().rposition(|entry| entry.servable.is_some() && !is_shadow(&entry.status.version));
+        let answers = (0..route.split().len()).map(|index| {
+            let places = route.stand_ins(index).into_iter();
+            places.filter_map(|other| ready(&route.split()[other].version)).next().or(last)
+        });
+        let answers = answers.collect();
+        let shadows = route.shadows().iter().map(|shadow| ready(&shadow.version)).collect();
+        Self { live, answers, shadows }
+    }
+
+    fn choose(&self, entry: &ModelEntry, key: &[u8]) -> Option<Routed> {
+        let route = &self.live.route;
+        let index = route.assign(key);
+        let servable = Arc::clone(entry.servable(*self.answers.get(index)?)?);
+        let arm = self.live.enter(index, servable.version != route.split()[index].version);
+        let seeing = route.shadows().iter().zip(&self.shadows).filter(|(shadow, _)| shadow.sees(key));
+        let shadows = seeing.filter_map(|(_, place)| entry.servable(*place));
+        let shadows = shadows.filter(|shadow| shadow.version != servable.version).cloned().collect();
+        Some(Routed { servable, arm: Some(arm), shadows })
     }
 }
 

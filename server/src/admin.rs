@@ -8,6 +8,7 @@ mod router;
 mod config_view;
 mod labels;
 mod models;
+mod traffic;
 
 pub mod token;
 pub mod view;
@@ -24,12 +25,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use serde_json::Value;
 use tokio::sync::watch;
 
 use self::{
     listener::{Endpoint, refuse},
-    router::{Call, Found},
+    router::{Call, Found, Reply},
     token::TokenFile,
 };
 use crate::{
@@ -40,7 +40,7 @@ use crate::{
     state::State,
 };
 
-/// Bytes of a body; the largest that means anything is a label's version.
+/// Bytes of a body; the largest that means anything is a route.
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// Time for a body to arrive whole.
 const BODY_TIME_MAX: Duration = Duration::from_secs(10);
@@ -130,7 +130,7 @@ impl Handle {
 impl Endpoint for Context {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
         match respond(self, request).await {
-            Ok(body) => json(&body),
+            Ok(reply) => json(reply),
             Err(Denied { refusal, allow }) => {
                 let mut response = refuse(&refusal);
                 if let Some(allow) = allow.and_then(|allow| HeaderValue::from_str(&allow).ok()) {
@@ -154,7 +154,7 @@ impl From<Refusal> for Denied {
     }
 }
 
-async fn respond(context: Arc<Context>, request: Request<Incoming>) -> Result<Value, Denied> {
+async fn respond(context: Arc<Context>, request: Request<Incoming>) -> Result<Reply, Denied> {
     let text = |name| request.headers().get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?"));
     let local = guard::Local { address: context.local, bind_host: context.bind_host.as_deref() };
     guard::check(text(header::HOST), text(header::ORIGIN), local)?;
@@ -163,8 +163,9 @@ async fn respond(context: Arc<Context>, request: Request<Incoming>) -> Result<Va
     }
     match router::find(request.method(), request.uri().path()) {
         Found::Route { run, parameters } => {
-            let body = read(request.into_body()).await?;
-            Ok(run(Call { context, parameters, body }).await?)
+            let (head, body) = request.into_parts();
+            let body = read(body).await?;
+            Ok(run(Call { context, parameters, headers: head.headers, body }).await?)
         }
         Found::OtherMethods(methods) => {
             let message = format!("{} is not allowed here; use {methods}", request.method());
@@ -193,10 +194,14 @@ async fn read(body: Incoming) -> Result<Bytes, Refusal> {
     }
 }
 
-fn json(body: &Value) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body.to_string()));
+fn json(reply: Reply) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(reply.body.to_string()));
     *response.status_mut() = StatusCode::OK;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(etag) = reply.etag.and_then(|etag| HeaderValue::from_str(&etag).ok()) {
+        headers.insert(header::ETAG, etag);
+    }
     response
 }
 

@@ -27,6 +27,7 @@ use crate::{
     net,
     repository::{ControlMode, Repository, RepositoryOptions},
     state::{RepositoryAccess, State},
+    traffic::Traffic,
 };
 
 /// The running server. Dropping it stops everything without waiting; [`App::drain`] is the polite way.
@@ -78,8 +79,8 @@ impl App {
         })
         .context("the control plane did not start")?;
         let started = start_rest(&config, listeners, addresses, &backends, control.clone(), recorder);
-        let (state, data, admin, sync) = started.inspect_err(|_| control.stop())?;
-        let threads = vec![sync, manager];
+        let (state, data, admin, mut threads) = started.inspect_err(|_| control.stop())?;
+        threads.push(manager);
         Ok(Self { state, config, addresses, data: Some(data), admin: Some(admin), threads })
     }
 
@@ -115,6 +116,7 @@ impl App {
             finished &= data.join(until - clock::now());
         }
         self.state.repository.stop();
+        self.state.traffic.stop();
         self.state.control.stop();
         finished &= join_all(std::mem::take(&mut self.threads), until);
         if let Some(admin) = self.admin.take() {
@@ -132,6 +134,7 @@ impl Drop for App {
         }
         if !self.threads.is_empty() {
             self.state.repository.stop();
+            self.state.traffic.stop();
             self.state.control.stop();
         }
         if let Some(admin) = &self.admin {
@@ -140,7 +143,7 @@ impl Drop for App {
     }
 }
 
-type Rest = (Arc<State>, net::Handle, admin::Handle, JoinHandle<()>);
+type Rest = (Arc<State>, net::Handle, admin::Handle, Vec<JoinHandle<()>>);
 
 /// Everything that needs the control plane.
 fn start_rest(
@@ -163,12 +166,16 @@ fn start_rest(
         event_loops: config.runtime.io_threads,
         nice: config.runtime.loader_nice,
     };
+    // routes and labels hold before the first version can answer
+    let (traffic, traffic_thread) =
+        Traffic::start(&config.state_dir, control.clone()).map_err(anyhow::Error::msg)?;
     let (repository, sync) =
         Repository::start(options, backends.all.clone(), control.clone()).map_err(anyhow::Error::msg)?;
     let data_ports: Vec<SocketAddr> = addresses.http.into_iter().chain(addresses.grpc).collect();
     let state = Arc::new(State {
         control,
         repository,
+        traffic,
         admission: Admission::new(config.inflight_bytes_max),
         limits: config.limits,
         repository_access: repository_access(config.repository.mode, config.repository.api, &data_ports),
@@ -198,9 +205,10 @@ fn start_rest(
         Ok((admin, data))
     };
     match start() {
-        Ok((admin, data)) => Ok((state, data, admin, sync)),
+        Ok((admin, data)) => Ok((state, data, admin, vec![sync, traffic_thread])),
         Err(error) => {
             state.repository.stop();
+            state.traffic.stop();
             Err(error)
         }
     }

@@ -2,6 +2,7 @@
 //! HTTP and gRPC read into [`Ask`] and write from [`Answer`]. Must not know bytes on any wire.
 
 use std::{
+    borrow::Cow,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,14 +13,30 @@ use std::{
 use bytes::Bytes;
 use gannet_models::DType;
 use gannet_runtime::{
-    InferRequest, InferResponse, Tensor, Time, clock,
+    InferError, InferRequest, InferResponse, Tensor, Time, clock,
+    route::{Arm, Sticky, StickyKey},
     servable::{Answering, Servable},
-    table::TableReader,
+    table::{Routed, TableReader},
     tensor::{Shape, push_byte_element},
 };
+use http::HeaderMap;
 use smallvec::SmallVec;
 
 use crate::respond::Refusal;
+
+/// Parameters that nobody knows and that are kept, because a route may go by one of them; further ones are not.
+const OTHER_PARAMETERS_MAX: usize = 64;
+
+/// Where a request goes, and what came beside it.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// The model.
+    pub model: &'a str,
+    /// A version or label, if one is named.
+    pub version: Option<&'a str>,
+    /// Headers, or metadata over gRPC.
+    pub headers: &'a HeaderMap,
+}
 
 /// A parsed request.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +49,8 @@ pub struct Ask {
     pub outputs: Vec<OutputAsk>,
     /// Whole-request parameters.
     pub parameters: Parameters,
+    /// Parameters that are none of those.
+    pub others: Vec<(Box<str>, Parameter)>,
     /// When the request had arrived whole.
     pub arrived: Time,
     /// The protocol's own deadline, if it has one (gRPC).
@@ -73,12 +92,29 @@ pub enum Parameter {
     Text(String),
 }
 
+impl Ask {
+    /// Takes one parameter of the request in.
+    ///
+    /// # Errors
+    /// As [`Parameters::set`].
+    pub fn set_parameter(&mut self, name: &str, value: Parameter) -> Result<(), Refusal> {
+        if !self.parameters.set(name, &value)? && self.others.len() < OTHER_PARAMETERS_MAX {
+            self.others.push((name.into(), value));
+        }
+        Ok(())
+    }
+}
+
 impl Parameters {
-    /// Takes one parameter of the request in. Names that nobody knows are left to the model, as the protocol wants.
+    /// The names that [`Parameters::set`] knows.
+    pub const NAMES: [&'static str; 4] = ["priority", "timeout", "binary_data_output", "sequence_id"];
+
+    /// Takes one parameter of the request in; false for names that nobody knows, which are left to the model, as the
+    /// protocol wants.
     ///
     /// # Errors
     /// When a known name has a value of the wrong type, or belongs to an extension that is not offered.
-    pub fn set(&mut self, name: &str, value: &Parameter) -> Result<(), Refusal> {
+    pub fn set(&mut self, name: &str, value: &Parameter) -> Result<bool, Refusal> {
         let expected = |what: &str| {
             Err(Refusal::invalid(format!("parameter '{name}' must be {what}, got {}", value.describe())))
         };
@@ -98,13 +134,23 @@ impl Parameters {
                     "parameter 'sequence_id': the sequence extension is not offered; send each request on its own",
                 ));
             }
-            _ => {}
+            _ => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     }
 }
 
 impl Parameter {
+    /// Its value as a routing key.
+    fn key(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Text(value) => Cow::Borrowed(value.as_bytes()),
+            Self::Bool(value) => Cow::Owned(value.to_string().into_bytes()),
+            Self::Int(value) => Cow::Owned(value.to_string().into_bytes()),
+            Self::Double(value) => Cow::Owned(value.to_string().into_bytes()),
+        }
+    }
+
     fn as_u64(&self) -> Option<u64> {
         match self {
             Self::Int(value) => u64::try_from(*value).ok(),
@@ -132,6 +178,8 @@ impl Parameter {
 pub struct Answer {
     /// Who computed it.
     pub servable: Arc<Servable>,
+    /// The arm that the request was in, if the model has a route and no version was named.
+    pub arm: Option<Arm>,
     /// The request's id.
     pub id: String,
     /// The outputs.
@@ -163,6 +211,7 @@ impl Answer {
 #[derive(Debug)]
 pub struct Asked {
     answering: Answering,
+    arm: Option<Arm>,
     id: String,
     wanted: SmallVec<[Wanted; 2]>,
     rows: usize,
@@ -176,12 +225,15 @@ struct Wanted {
     classes: usize,
 }
 
-/// Takes one request in: resolve, check, submit. Answering it is [`Asked::answer`].
+/// Takes one request in: route, check, submit. Answering it is [`Asked::answer`].
 ///
 /// # Errors
 /// A [`Refusal`] from any of these.
-pub fn begin(table: &TableReader, model: &str, version: Option<&str>, ask: Ask) -> Result<Asked, Refusal> {
-    let servable = table.resolve(model, version)?;
+pub fn begin(table: &TableReader, target: Target<'_>, mut ask: Ask) -> Result<Asked, Refusal> {
+    let Target { model, version, headers } = target;
+    let routed =
+        table.route(model, version, |sticky| routing_key(sticky, headers, &ask.others, &mut ask.id))?;
+    let Routed { servable, arm, .. } = routed;
     let wanted = wanted(&servable, &ask)?;
     let checked = servable.contract().check(ask.inputs).inspect_err(|_| servable.refused(ask.arrived))?;
     let timeout_us = ask.parameters.timeout_us;
@@ -194,7 +246,36 @@ pub fn begin(table: &TableReader, model: &str, version: Option<&str>, ask: Ask) 
         deadline: stated.into_iter().chain(ask.deadline).min(),
         arrived: ask.arrived,
     })?;
-    Ok(Asked { answering, id: ask.id, wanted, rows })
+    Ok(Asked { answering, arm, id: ask.id, wanted, rows })
+}
+
+/// What keeps the request's user with a version. A request that has no id and goes by it gets one.
+fn routing_key<'a>(
+    sticky: &Sticky,
+    headers: &'a HeaderMap,
+    parameters: &'a [(Box<str>, Parameter)],
+    id: &'a mut String,
+) -> Result<Cow<'a, [u8]>, InferError> {
+    let key = match &sticky.key {
+        StickyKey::RequestId => None,
+        StickyKey::Header(name) => headers.get(name).map(|value| Cow::Borrowed(value.as_bytes())),
+        StickyKey::Parameter(name) => {
+            parameters.iter().find(|(other, _)| **other == **name).map(|(_, value)| value.key())
+        }
+    };
+    match key.filter(|key| !key.is_empty()) {
+        Some(key) => Ok(key),
+        None if sticky.required => Err(InferError::Invalid(format!(
+            "the model's route goes by {sticky}, which the request lacks; send it, name a version, or let the route \
+             say \"required\": false"
+        ))),
+        None => {
+            if id.is_empty() {
+                *id = generate_id();
+            }
+            Ok(Cow::Borrowed(id.as_bytes()))
+        }
+    }
 }
 
 impl Asked {
@@ -214,7 +295,7 @@ impl Asked {
         };
         let outputs = self.wanted.iter().map(pick).collect::<Result<_, Refusal>>()?;
         let id = if self.id.is_empty() { generate_id() } else { self.id };
-        Ok(Answer { servable, id, outputs, response })
+        Ok(Answer { servable, arm: self.arm, id, outputs, response })
     }
 }
 

@@ -26,6 +26,9 @@ use crate::{
 /// Length of the JSON in front of binary tensors.
 pub const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
+/// The version that a request is assigned to by its model's route.
+pub const ARM: HeaderName = HeaderName::from_static("x-gannet-arm");
+
 /// Answers requests. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct HttpService {

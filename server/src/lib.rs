@@ -34,6 +34,8 @@ pub mod describe;
 
 pub mod repository;
 
+pub mod traffic;
+
 pub mod golden;
 
 pub mod admin;

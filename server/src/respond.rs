@@ -32,6 +32,8 @@ pub enum Kind {
     Unauthenticated,
     /// The state of something forbids it (a writer came between).
     Conflict,
+    /// What the caller knew of it is no longer so: look again.
+    Precondition,
     /// The body is over its limit.
     TooLarge,
     /// The body's format or encoding is not known.
@@ -63,6 +65,7 @@ impl Kind {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Conflict => StatusCode::CONFLICT,
+            Self::Precondition => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::SlowSender => StatusCode::REQUEST_TIMEOUT,
@@ -85,6 +88,7 @@ impl Kind {
             Self::Forbidden => Code::PermissionDenied,
             Self::Unauthenticated => Code::Unauthenticated,
             Self::Conflict => Code::Aborted,
+            Self::Precondition => Code::FailedPrecondition,
             Self::Exhausted => Code::ResourceExhausted,
             Self::Unavailable => Code::Unavailable,
             Self::Expired | Self::SlowSender => Code::DeadlineExceeded,

@@ -9,6 +9,7 @@ use crate::{
     admission::Admission,
     repository::Repository,
     respond::{Kind, Refusal},
+    traffic::Traffic,
 };
 
 /// The name that server metadata shows.
@@ -71,6 +72,8 @@ pub struct State {
     pub control: Control,
     /// What is found and wanted.
     pub repository: Repository,
+    /// Who changes routes and labels.
+    pub traffic: Traffic,
     /// What is in flight.
     pub admission: Arc<Admission>,
     /// Bounds of one request.

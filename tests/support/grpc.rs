@@ -45,6 +45,8 @@ pub(crate) struct ModelInferResponse {
     pub(crate) model_version: String,
     #[prost(string, tag = "3")]
     pub(crate) id: String,
+    #[prost(map = "string, message", tag = "4")]
+    pub(crate) parameters: HashMap<String, InferParameter>,
     #[prost(message, repeated, tag = "5")]
     pub(crate) outputs: Vec<Tensor>,
     #[prost(bytes = "bytes", repeated, tag = "6")]
@@ -72,11 +74,13 @@ pub(crate) struct Contents {
     pub(crate) fp32_contents: Vec<f32>,
 }
 
-/// A parameter that is a number.
+/// A parameter that is a number or a text.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct InferParameter {
     #[prost(int64, optional, tag = "2")]
     pub(crate) int64_param: Option<i64>,
+    #[prost(string, optional, tag = "3")]
+    pub(crate) string_param: Option<String>,
 }
 
 impl Tensor {

@@ -106,7 +106,9 @@ fn models_versions_and_calls_that_are_not() {
         check(&server, &ended, UNIMPLEMENTED, &["unknown call", path], path);
     }
     let parameter = |name: &str, value: i64| {
-        let parameters = [(name.to_owned(), InferParameter { int64_param: Some(value) })].into();
+        let parameters =
+            [(name.to_owned(), InferParameter { int64_param: Some(value), ..InferParameter::default() })]
+                .into();
         ModelInferRequest { parameters, ..whole() }
     };
     check(&server, &client.infer(&parameter("priority", -1)), INVALID, &["'priority'", "got -1"], "priority");

@@ -1,10 +1,13 @@
 //! What is wanted, loading, serving and draining, of every model. A plain value: events go in, actions come out,
 //! so that it can be simulated. Must not know threads, time, files or engines.
 
+mod labels;
+
 use std::collections::BTreeMap;
 
 use gannet_models::{ModelName, Version};
 
+use self::labels::SetLabels;
 use super::transition::{self, Aspired, Step, SwapPolicy, VersionView};
 use crate::{
     metrics::{LOAD_VERSIONS_MAX, LoadCounts},
@@ -96,8 +99,6 @@ struct Model<W> {
     aspired: Vec<W>,
     /// As the source gives them.
     labels: BTreeMap<String, Version>,
-    /// As they were set by hand, which goes before the source; `None`: taken away.
-    labels_set: BTreeMap<String, Option<Version>>,
     versions: BTreeMap<Version, Slot<W>>,
     /// By version, as text; at most [`LOAD_VERSIONS_MAX`] of them and `other`.
     loads: BTreeMap<String, LoadCounts>,
@@ -142,7 +143,6 @@ impl<W> Default for Model<W> {
         Self {
             aspired: Vec::new(),
             labels: BTreeMap::new(),
-            labels_set: BTreeMap::new(),
             versions: BTreeMap::new(),
             loads: BTreeMap::new(),
         }
@@ -150,18 +150,6 @@ impl<W> Default for Model<W> {
 }
 
 impl<W> Model<W> {
-    /// The source's labels with those set by hand over them.
-    fn all_labels(&self) -> BTreeMap<String, Version> {
-        let mut labels = self.labels.clone();
-        for (label, version) in &self.labels_set {
-            match version {
-                Some(version) => drop(labels.insert(label.clone(), version.clone())),
-                None => drop(labels.remove(label)),
-            }
-        }
-        labels
-    }
-
     fn count(&mut self, version: &Version) -> &mut LoadCounts {
         let full = self.loads.len() >= LOAD_VERSIONS_MAX && !self.loads.contains_key(version.as_str());
         let key = if full { "other" } else { version.as_str() };
@@ -174,6 +162,7 @@ impl<W> Model<W> {
 pub struct Lifecycle<W> {
     limits: LifecycleLimits,
     models: BTreeMap<ModelName, Model<W>>,
+    labels_set: BTreeMap<ModelName, SetLabels>,
     next_incarnation: Incarnation,
 }
 
@@ -181,7 +170,7 @@ impl<W: Wanted> Lifecycle<W> {
     /// Nothing is wanted yet.
     #[must_use]
     pub fn new(limits: LifecycleLimits) -> Self {
-        Self { limits, models: BTreeMap::new(), next_incarnation: 1 }
+        Self { limits, models: BTreeMap::new(), labels_set: BTreeMap::new(), next_incarnation: 1 }
     }
 
     /// A source states the whole set of versions it wants of `model`, and the labels it gives them.
@@ -222,34 +211,6 @@ impl<W: Wanted> Lifecycle<W> {
                 true
             }
             _ => false,
-        }
-    }
-
-    /// Gives `label` to a version that serves, or takes it away, whatever the source says of it from then on.
-    ///
-    /// # Errors
-    /// A text when the version does not serve.
-    pub fn set_label(
-        &mut self,
-        model: &ModelName,
-        label: &str,
-        version: Option<&Version>,
-    ) -> Result<(), String> {
-        let record = self.models.get_mut(model).ok_or_else(|| format!("there is no model '{model}'"))?;
-        let Some(version) = version else {
-            if !record.all_labels().contains_key(label) {
-                return Err(format!("model '{model}' has no label '{label}'"));
-            }
-            record.labels_set.insert(label.to_owned(), None);
-            return Ok(());
-        };
-        match record.versions.get(version) {
-            Some(slot) if slot.serving.is_some() => {
-                record.labels_set.insert(label.to_owned(), Some(version.clone()));
-                Ok(())
-            }
-            Some(_) => Err(format!("version '{version}' of '{model}' is not ready; load it first")),
-            None => Err(format!("there is no version '{version}' of '{model}'")),
         }
     }
 
@@ -413,12 +374,6 @@ impl<W: Wanted> Lifecycle<W> {
     /// Every model that is wanted or held.
     pub fn models(&self) -> impl Iterator<Item = &ModelName> {
         self.models.keys()
-    }
-
-    /// Labels of a model.
-    #[must_use]
-    pub fn labels(&self, model: &ModelName) -> BTreeMap<String, Version> {
-        self.models.get(model).map(Model::all_labels).unwrap_or_default()
     }
 
     /// Loads and swaps of a model, by version.

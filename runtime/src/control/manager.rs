@@ -21,8 +21,9 @@ use super::{
 use crate::{
     backend::Backend,
     metrics::process,
+    route::{LiveRoute, Route},
     servable::{Incarnation, Loaded, Servable},
-    table::{ModelEntry, ServingTable, TableReader, VersionEntry},
+    table::{ModelEntry, RouteEntry, ServingTable, TableReader, VersionEntry},
 };
 
 /// Commands that may wait for the manager.
@@ -62,6 +63,17 @@ enum Command {
         label: String,
         version: Option<Version>,
         reply: oneshot::Sender<Result<(), String>>,
+    },
+    RestoreLabels {
+        model: ModelName,
+        labels: BTreeMap<String, Option<Version>>,
+    },
+    Route {
+        model: ModelName,
+        route: Option<Box<Route>>,
+    },
+    Published {
+        reply: oneshot::Sender<()>,
     },
     Settle {
         model: ModelName,
@@ -109,6 +121,8 @@ impl Control {
             lifecycle: Lifecycle::new(LifecycleLimits { loads_max, ..config.limits }),
             servables: HashMap::new(),
             waiters: Vec::new(),
+            routes: BTreeMap::new(),
+            unpublished: Vec::new(),
             table: table.clone(),
             jobs,
             retire,
@@ -156,6 +170,24 @@ impl Control {
         answer
     }
 
+    /// Sets labels as [`Control::set_label`] set them in another process, whether their versions serve yet or not.
+    pub fn restore_labels(&self, model: ModelName, labels: BTreeMap<String, Option<Version>>) {
+        self.send(Command::RestoreLabels { model, labels });
+    }
+
+    /// Routes the requests of a model that name no version; `None`: to its highest version that is ready. The route
+    /// holds from the next table on, whether its versions serve yet or not, and while the model comes and goes.
+    pub fn set_route(&self, model: ModelName, route: Option<Route>) {
+        self.send(Command::Route { model, route: route.map(Box::new) });
+    }
+
+    /// Answers once everything sent before is in the table that requests see.
+    pub fn published(&self) -> oneshot::Receiver<()> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Published { reply });
+        answer
+    }
+
     /// The states of a model once nothing more is going on with it. Commands sent before are done then.
     pub fn settle(&self, model: ModelName) -> oneshot::Receiver<Vec<VersionStatus>> {
         let (reply, answer) = oneshot::channel();
@@ -195,6 +227,9 @@ struct Manager {
     /// Every servable that serves.
     servables: HashMap<Incarnation, Held>,
     waiters: Vec<Waiter>,
+    routes: BTreeMap<ModelName, Arc<LiveRoute>>,
+    /// Who waits for the next table.
+    unpublished: Vec<oneshot::Sender<()>>,
     table: TableReader,
     jobs: Sender<LoadJob>,
     retire: Sender<Retired>,
@@ -247,10 +282,21 @@ impl Manager {
             Command::Label { model, label, version, reply } => {
                 let _ = reply.send(self.lifecycle.set_label(&model, &label, version.as_ref()));
             }
+            Command::RestoreLabels { model, labels } => self.lifecycle.restore_labels(&model, labels),
+            Command::Route { model, route } => self.route(model, route),
+            Command::Published { reply } => self.unpublished.push(reply),
             Command::Settle { model, reply } => self.waiters.push(Waiter { model, reply }),
             Command::Ended { model, incarnation, result } => self.ended(&model, incarnation, result, retired),
             Command::Destroyed(incarnation) => self.lifecycle.destroyed(incarnation),
             Command::Stop => {}
+        }
+    }
+
+    fn route(&mut self, model: ModelName, route: Option<Box<Route>>) {
+        let before = self.routes.remove(&model);
+        if let Some(route) = route {
+            let live = LiveRoute::after(before.as_deref(), *route);
+            self.routes.insert(model, Arc::new(live));
         }
     }
 
@@ -299,14 +345,18 @@ impl Manager {
                 let held = status.serving.and_then(|incarnation| self.servables.get(&incarnation));
                 VersionEntry { servable: held.map(|h| Arc::clone(&h.servable)), status }
             };
-            let versions = self.lifecycle.status(model).into_iter().map(version).collect();
+            let versions: Vec<_> = self.lifecycle.status(model).into_iter().map(version).collect();
             let (labels, loads) = (self.lifecycle.labels(model), self.lifecycle.loads(model));
-            (model.clone(), ModelEntry { versions, labels, loads })
+            let route = self.routes.get(model).map(|live| RouteEntry::new(Arc::clone(live), &versions));
+            (model.clone(), ModelEntry { versions, labels, loads, route })
         };
         self.table.publish(ServingTable::new(self.lifecycle.models().map(entry).collect()));
     }
 
     fn answer_waiters(&mut self) {
+        for reply in self.unpublished.drain(..) {
+            let _ = reply.send(());
+        }
         for waiter in std::mem::take(&mut self.waiters) {
             if self.lifecycle.settled(&waiter.model) {
                 let _ = waiter.reply.send(self.lifecycle.status(&waiter.model));

@@ -6,6 +6,7 @@ use super::{
     BUCKETS, HistogramSnapshot, LATENCY_BOUNDS_NS, LoadCounts, Outcome, PHASE_NAMES, Phase, ROWS_BOUNDS,
     StatsSnapshot, VersionSample,
 };
+use crate::route::{ArmCounts, LiveRoute};
 
 /// The loads' series in the text exposition format: (model, version, counts).
 #[must_use]
@@ -26,6 +27,38 @@ pub fn render_loads(loads: &[(&str, &str, &LoadCounts)]) -> String {
     );
     for (model, version, counts) in loads {
         let _ = writeln!(page, "gannet_swaps_total{{{}}} {}", version_labels(model, version), counts.swaps);
+    }
+    page
+}
+
+/// The routes' series: by model, its route.
+#[must_use]
+pub fn render_routes(routes: &[(&str, &LiveRoute)]) -> String {
+    let arms: Vec<(String, u32, &ArmCounts)> = routes
+        .iter()
+        .flat_map(|(model, live)| {
+            let arms = live.route.split().iter().zip(&live.counts);
+            arms.map(|(arm, counts)| (version_labels(model, arm.version.as_str()), arm.weight_bp, &**counts))
+        })
+        .collect();
+    let mut page = String::new();
+    family(&mut page, "gannet_route_weight_ratio", "gauge", "Share of the keys that a route gives a version");
+    for (labels, weight_bp, _) in &arms {
+        let _ = writeln!(page, "gannet_route_weight_ratio{{{labels}}} {}", f64::from(*weight_bp) / 10_000.0);
+    }
+    family(
+        &mut page,
+        "gannet_route_requests_total",
+        "counter",
+        "Requests that a route assigned to a version",
+    );
+    for (labels, _, counts) in &arms {
+        let _ = writeln!(page, "gannet_route_requests_total{{{labels}}} {}", counts.requests());
+    }
+    let help = "Requests assigned to a version that another one answered, because it was not ready";
+    family(&mut page, "gannet_route_fallbacks_total", "counter", help);
+    for (labels, _, counts) in &arms {
+        let _ = writeln!(page, "gannet_route_fallbacks_total{{{labels}}} {}", counts.fallbacks());
     }
     page
 }

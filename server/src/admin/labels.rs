@@ -51,14 +51,11 @@ async fn set(call: &Call, version: Option<Version>) -> Answer {
         None => entry.labels.contains_key(label),
     };
     drop(table);
-    let control = &call.context.state.control;
-    let answer = control.set_label(name.clone(), label.clone(), version).await;
-    let kind = if known { Kind::Conflict } else { Kind::NotFound };
-    answer
-        .map_err(|_| Refusal::new(Kind::Unavailable, "the server is shutting down"))?
-        .map_err(|why| Refusal::new(kind, why))?;
-    // the table with the label is published before the model can settle
-    let _ = control.settle(name).await;
+    let set = call.context.state.traffic.set_label(name, label.clone(), version).await;
+    set.map_err(|refusal| match refusal.kind {
+        Kind::Conflict if !known => Refusal { kind: Kind::NotFound, ..refusal },
+        _ => refusal,
+    })?;
     let table = call.context.state.table().snapshot();
     let labels = table.model(model).map(|entry| entry.labels.clone()).unwrap_or_default();
     let labels: serde_json::Map<String, serde_json::Value> =

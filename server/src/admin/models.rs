@@ -123,7 +123,7 @@ fn show(call: &Call, name: &ModelName, version: &Version) -> Value {
 }
 
 /// The model of the path, if there is one.
-fn model(call: &Call) -> Result<ModelName, Refusal> {
+pub(super) fn model(call: &Call) -> Result<ModelName, Refusal> {
     let text = call.parameters.first().map(String::as_str).unwrap_or_default();
     let name = ModelName::new(text).map_err(|error| Refusal::invalid(format!("model name: {error}")))?;
     let state = &call.context.state;

@@ -3,10 +3,10 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderMap, Method};
 use serde_json::Value;
 
-use super::{Context, config_view, labels, models};
+use super::{Context, config_view, labels, models, traffic};
 use crate::respond::Refusal;
 
 /// One call of a route.
@@ -14,11 +14,30 @@ pub(super) struct Call {
     pub(super) context: Arc<Context>,
     /// The path's variable segments, in its order, decoded.
     pub(super) parameters: Vec<String>,
+    pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
 
+/// An answer that has more than a body.
+pub(super) struct Reply {
+    pub(super) body: Value,
+    /// Of the thing that was asked for, in quotes.
+    pub(super) etag: Option<String>,
+}
+
+impl From<Value> for Reply {
+    fn from(body: Value) -> Self {
+        Self { body, etag: None }
+    }
+}
+
 pub(super) type Answer = Result<Value, Refusal>;
-pub(super) type Run = fn(Call) -> Pin<Box<dyn Future<Output = Answer> + Send>>;
+type Running = Pin<Box<dyn Future<Output = Result<Reply, Refusal>> + Send>>;
+pub(super) type Run = fn(Call) -> Running;
+
+fn plain(answer: impl Future<Output = Answer> + Send + 'static) -> Running {
+    Box::pin(async { answer.await.map(Reply::from) })
+}
 
 /// One line of the table.
 pub(super) struct Route {
@@ -33,23 +52,26 @@ const fn route(method: Method, path: &'static str, run: Run) -> Route {
 }
 
 pub(super) const ROUTES: &[Route] = &[
-    route(Method::GET, "/admin/v1/models", |call| Box::pin(models::list(call))),
-    route(Method::GET, "/admin/v1/models/{model}", |call| Box::pin(models::one(call))),
-    route(Method::GET, "/admin/v1/models/{model}/versions/{version}", |call| Box::pin(models::version(call))),
-    route(Method::POST, "/admin/v1/models/{model}/versions/{version}/load", |call| {
-        Box::pin(models::load(call))
-    }),
+    route(Method::GET, "/admin/v1/models", |call| plain(models::list(call))),
+    route(Method::GET, "/admin/v1/models/{model}", |call| plain(models::one(call))),
+    route(Method::GET, "/admin/v1/models/{model}/versions/{version}", |call| plain(models::version(call))),
+    route(Method::POST, "/admin/v1/models/{model}/versions/{version}/load", |call| plain(models::load(call))),
     route(Method::POST, "/admin/v1/models/{model}/versions/{version}/unload", |call| {
-        Box::pin(models::unload(call))
+        plain(models::unload(call))
     }),
     route(Method::POST, "/admin/v1/models/{model}/versions/{version}/reload", |call| {
-        Box::pin(models::reload(call))
+        plain(models::reload(call))
     }),
-    route(Method::PUT, "/admin/v1/models/{model}/labels/{label}", |call| Box::pin(labels::put(call))),
-    route(Method::DELETE, "/admin/v1/models/{model}/labels/{label}", |call| Box::pin(labels::delete(call))),
-    route(Method::GET, "/admin/v1/config", |call| Box::pin(config_view::get(call))),
-    route(Method::GET, "/admin/v1/openapi.json", |_| Box::pin(async { openapi() })),
+    route(Method::PUT, "/admin/v1/models/{model}/labels/{label}", |call| plain(labels::put(call))),
+    route(Method::DELETE, "/admin/v1/models/{model}/labels/{label}", |call| plain(labels::delete(call))),
+    route(Method::GET, TRAFFIC, |call| Box::pin(traffic::get(call))),
+    route(Method::PUT, TRAFFIC, |call| Box::pin(traffic::put(call))),
+    route(Method::DELETE, TRAFFIC, |call| Box::pin(traffic::delete(call))),
+    route(Method::GET, "/admin/v1/config", |call| plain(config_view::get(call))),
+    route(Method::GET, "/admin/v1/openapi.json", |_| plain(async { openapi() })),
 ];
+
+const TRAFFIC: &str = "/admin/v1/models/{model}/traffic";
 
 /// The description of everything above.
 pub(super) const OPENAPI: &str = include_str!("openapi.json");

@@ -180,6 +180,18 @@ fn answers_are_as_described_and_every_route_answers() {
     assert_eq!(labels["labels"], json!({}));
     server.bad("DELETE", "/admin/v1/models/iris/labels/stable", "", 404, "stable");
 
+    let traffic = "/admin/v1/models/{model}/traffic";
+    let path = "/admin/v1/models/iris/traffic";
+    server.bad("GET", path, "", 404, "has no route");
+    server.bad("DELETE", path, "", 404, "has no route");
+    server.bad("PUT", path, r#"{"split":[{"version":"1","weight_bp":9000}]}"#, 400, "sum to 9000");
+    server.bad("PUT", path, r#"{"split":[{"version":"9","weight_bp":10000}]}"#, 404, "known: 1");
+    let route = r#"{"split":[{"version":"1","weight_bp":10000}],"sticky":{"header":"x-user-id"},"salt":"a"}"#;
+    let routed = server.good("PUT", traffic, &["iris"], route);
+    assert_eq!(routed["route"], serde_json::from_str::<Value>(route).unwrap());
+    assert_eq!(server.good("GET", traffic, &["iris"], ""), routed);
+    server.good("DELETE", traffic, &["iris"], "");
+
     let again = server.good("POST", &format!("{version}/reload"), &["iris", "1"], "");
     assert_ne!(again["serving"]["incarnation"], before);
     let gone = server.good("POST", &format!("{version}/unload"), &["iris", "1"], "");

@@ -30,7 +30,7 @@ pub(crate) fn model(name: &str, entry: Option<&ModelEntry>, known: Option<&Known
         .collect();
     json!({
         "name": name,
-        "ready": entry.is_some_and(|entry| entry.latest().is_some()),
+        "ready": entry.is_some_and(|entry| entry.primary().is_some()),
         "wanted": known.is_some_and(|known| known.wanted),
         "problems": known.map(|known| known.problems.clone()).unwrap_or_default(),
         "labels": labels,

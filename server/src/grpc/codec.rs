@@ -59,7 +59,7 @@ pub(super) fn read(
     let mut ask = Ask { id, arrived, deadline, ..Ask::default() };
     for (name, value) in parameters {
         if let Some(value) = parameter(value) {
-            ask.parameters.set(&name, &value)?;
+            ask.set_parameter(&name, value)?;
         }
     }
     let raw = !raw_input_contents.is_empty();
@@ -103,6 +103,11 @@ pub(super) fn write(answer: &Answer, raw: bool) -> pb::ModelInferResponse {
         id: answer.id.clone(),
         ..pb::ModelInferResponse::default()
     };
+    if let Some(arm) = &answer.arm {
+        let version = ParameterChoice::StringParam(arm.version().to_string());
+        let parameter = InferParameter { parameter_choice: Some(version) };
+        message.parameters.insert("gannet_arm".to_owned(), parameter);
+    }
     let typed = |output| contents::answered_typed(answer.tensor(output).dtype);
     let typed = !raw && answer.outputs.iter().all(typed);
     message.outputs.reserve_exact(answer.outputs.len());

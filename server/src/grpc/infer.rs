@@ -4,18 +4,25 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gannet_runtime::{Time, clock, table::TableReader};
-use http::{Request, header};
+use http::{HeaderMap, Request, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use prost::Message as _;
 
-use super::{body, codec, deadline, frame, pb};
+use super::{codec, deadline, frame, pb};
 use crate::{
     admission::Permit,
     ask, patience,
     respond::{Kind, Refusal},
     state::State,
 };
+
+/// What came beside a message.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Beside<'a> {
+    pub(super) metadata: &'a HeaderMap,
+    pub(super) deadline: Option<Time>,
+}
 
 /// Answers a decoded request.
 ///
@@ -24,11 +31,12 @@ use crate::{
 pub(super) async fn answer(
     table: &TableReader,
     request: pb::ModelInferRequest,
-    deadline: Option<Time>,
+    beside: Beside<'_>,
 ) -> Result<pb::ModelInferResponse, Refusal> {
-    let question = codec::read(request, clock::now(), deadline)?;
+    let question = codec::read(request, clock::now(), beside.deadline)?;
     let codec::Question { model, version, ask, raw } = question;
-    let answer = ask::begin(table, &model, version.as_deref(), ask)?.answer().await?;
+    let target = ask::Target { model: &model, version: version.as_deref(), headers: beside.metadata };
+    let answer = ask::begin(table, target, ask)?.answer().await?;
     Ok(codec::write(&answer, raw))
 }
 
@@ -42,11 +50,13 @@ pub(super) async fn plain(
     arrived: Time,
     deadline: Option<Time>,
 ) -> Result<(Bytes, Permit), Refusal> {
-    let (message, mut permit) = received(state, request, arrived, deadline).await?;
+    let (head, body) = request.into_parts();
+    let beside = Beside { metadata: &head.headers, deadline };
+    let (message, mut permit) = received(state, body, arrived, beside).await?;
     let request = pb::ModelInferRequest::decode(message).map_err(|error| {
         Refusal::new(Kind::Internal, format!("the message is no inference.ModelInferRequest: {error}"))
     })?;
-    let frame = frame::encode(&answer(state.table(), request, deadline).await?)?;
+    let frame = frame::encode(&answer(state.table(), request, beside).await?)?;
     permit.grow(frame.len())?;
     Ok((frame, permit))
 }
@@ -54,27 +64,27 @@ pub(super) async fn plain(
 /// The one message of the body, if it comes in time.
 async fn received(
     state: &State,
-    request: Request<Incoming>,
+    body: Incoming,
     arrived: Time,
-    deadline: Option<Time>,
+    beside: Beside<'_>,
 ) -> Result<(Bytes, Permit), Refusal> {
+    let Beside { metadata, deadline } = beside;
     let time_max = state.limits.body_time_max;
     let left = || deadline.map_or(time_max, |deadline| (deadline - clock::now()).min(time_max));
-    patience::within(collect(state, request), left).await.unwrap_or_else(|| {
+    patience::within(collect(state, metadata, body), left).await.unwrap_or_else(|| {
         Err(match deadline {
             Some(deadline) if clock::now() >= deadline => deadline::passed(arrived, deadline),
-            _ => body::slow_sender(time_max),
+            _ => super::body::slow_sender(time_max),
         })
     })
 }
 
 /// The one message of the body.
-async fn collect(state: &State, request: Request<Incoming>) -> Result<(Bytes, Permit), Refusal> {
-    let stated_bytes = request.headers().get(header::CONTENT_LENGTH);
+async fn collect(state: &State, headers: &HeaderMap, mut body: Incoming) -> Result<(Bytes, Permit), Refusal> {
+    let stated_bytes = headers.get(header::CONTENT_LENGTH);
     let stated_bytes = stated_bytes.and_then(|value| value.to_str().ok()?.parse().ok());
     let mut collector =
         frame::Collector::new(state.admission.permit(), state.limits.body_bytes_max, stated_bytes);
-    let mut body = request.into_body();
     while let Some(frame) = body.frame().await {
         let frame = frame
             .map_err(|error| Refusal::new(Kind::Cancelled, format!("the request was broken off: {error}")))?;

@@ -11,7 +11,8 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
     codec::named,
-    deadline, infer,
+    deadline,
+    infer::{self, Beside},
     pb::{self, grpc_inference_service_server::GrpcInferenceService},
     repository,
     stream::{self, Answers},
@@ -93,11 +94,14 @@ impl GrpcInferenceService for InferenceService {
         request: Request<pb::ModelInferRequest>,
     ) -> Result<Response<pb::ModelInferResponse>, Status> {
         let deadline = deadline::read(request.metadata().as_ref(), clock::now());
-        let request = request.into_inner();
+        let (metadata, _, request) = request.into_parts();
         let mut permit = self.state.admission.permit();
         let admitted = permit.grow(request.encoded_len());
         answer(match (admitted, deadline) {
-            (Ok(()), Ok(deadline)) => infer::answer(self.state.table(), request, deadline).await,
+            (Ok(()), Ok(deadline)) => {
+                let beside = Beside { metadata: metadata.as_ref(), deadline };
+                infer::answer(self.state.table(), request, beside).await
+            }
             (Err(refusal), _) | (_, Err(refusal)) => Err(refusal),
         })
     }
@@ -109,7 +113,7 @@ impl GrpcInferenceService for InferenceService {
         request: Request<Streaming<pb::ModelInferRequest>>,
     ) -> Result<Response<Answers>, Status> {
         let deadline = deadline::read(request.metadata().as_ref(), clock::now());
-        let answers = |deadline| stream::answers(Arc::clone(&self.state), request.into_inner(), deadline);
+        let answers = |deadline| stream::answers(Arc::clone(&self.state), request, deadline);
         answer(deadline.map(answers))
     }
 

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use gannet_runtime::Time;
+use http::HeaderMap;
 use prost::Message as _;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
 use super::{
-    infer,
+    infer::{self, Beside},
     pb::{self, infer_parameter::ParameterChoice},
 };
 use crate::{respond::Refusal, state::State};
@@ -28,21 +29,25 @@ type Sender = mpsc::Sender<Result<pb::ModelStreamInferResponse, Status>>;
 /// Answers the stream's requests until the caller ends it or leaves.
 pub(super) fn answers(
     state: Arc<State>,
-    requests: Streaming<pb::ModelInferRequest>,
+    requests: Request<Streaming<pb::ModelInferRequest>>,
     deadline: Option<Time>,
 ) -> Answers {
     let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
-    tokio::spawn(drive(state, requests, deadline, answers));
+    let (metadata, _, requests) = requests.into_parts();
+    let shared = Arc::new(Shared { state, metadata: metadata.into_headers(), deadline });
+    tokio::spawn(drive(shared, requests, answers));
     ReceiverStream::new(receiver)
 }
 
-/// Takes requests as long as there is room. Ending it drops what still runs.
-async fn drive(
+/// What all requests of one stream share.
+struct Shared {
     state: Arc<State>,
-    mut requests: Streaming<pb::ModelInferRequest>,
+    metadata: HeaderMap,
     deadline: Option<Time>,
-    answers: Sender,
-) {
+}
+
+/// Takes requests as long as there is room. Ending it drops what still runs.
+async fn drive(shared: Arc<Shared>, mut requests: Streaming<pb::ModelInferRequest>, answers: Sender) {
     let mut running = JoinSet::new();
     loop {
         let room = running.len() < REQUESTS_MAX;
@@ -51,7 +56,7 @@ async fn drive(
             Some(_) = running.join_next() => {}
             request = requests.message(), if room => match request {
                 Ok(Some(request)) => {
-                    running.spawn(answer(Arc::clone(&state), request, deadline, answers.clone()));
+                    running.spawn(answer(Arc::clone(&shared), request, answers.clone()));
                 }
                 Ok(None) => break,
                 Err(status) => {
@@ -69,11 +74,12 @@ async fn drive(
     }
 }
 
-async fn answer(state: Arc<State>, request: pb::ModelInferRequest, deadline: Option<Time>, answers: Sender) {
+async fn answer(shared: Arc<Shared>, request: pb::ModelInferRequest, answers: Sender) {
+    let Shared { state, metadata, deadline } = &*shared;
     let id = request.id.clone();
     let mut permit = state.admission.permit();
     let result = match permit.grow(request.encoded_len()) {
-        Ok(()) => infer::answer(state.table(), request, deadline).await,
+        Ok(()) => infer::answer(state.table(), request, Beside { metadata, deadline: *deadline }).await,
         Err(refusal) => Err(refusal),
     };
     // Whether the caller still listens is checked where the stream is driven.

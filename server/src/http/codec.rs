@@ -50,7 +50,7 @@ pub fn decode(body: &Bytes, json_length: usize, arrived: Time) -> Result<Ask, Re
     reader.object::<Refusal>(|reader, key| {
         match key {
             "id" => ask.id = reader.text()?.into_owned(),
-            "parameters" => parameters(reader, |name, value| ask.parameters.set(name, &value))?,
+            "parameters" => parameters(reader, |name, value| ask.set_parameter(name, value))?,
             "inputs" => reader.list::<Refusal>(|reader| {
                 bounded(ask.inputs.len(), "inputs")?;
                 ask.inputs.push(finish(input(reader)?, body, &mut at)?);
@@ -329,6 +329,11 @@ pub fn encode(answer: &Answer) -> Result<Encoded, String> {
     write::text(&mut out, answer.servable.version.as_str());
     out.extend_from_slice(b",\"id\":");
     write::text(&mut out, &answer.id);
+    if let Some(arm) = &answer.arm {
+        out.extend_from_slice(b",\"parameters\":{\"gannet_arm\":");
+        write::text(&mut out, arm.version().as_str());
+        out.push(b'}');
+    }
     out.extend_from_slice(b",\"outputs\":");
     let mut fault = None;
     write::list(&mut out, answer.outputs.iter(), |out, output| {

@@ -9,7 +9,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use super::{
-    Answered, HEADER_LENGTH,
+    ARM, Answered, HEADER_LENGTH,
     body::{self, Coding},
     codec, raw,
 };
@@ -41,9 +41,16 @@ pub async fn infer(
         Some(0) => raw::decode(&*state.table().resolve(model, version)?, body, arrived)?,
         length => codec::decode(&body, length.unwrap_or(body.len()), arrived)?,
     };
-    let answer = ask::begin(state.table(), model, version, ask)?.answer().await?;
+    let target = ask::Target { model, version, headers };
+    let answer = ask::begin(state.table(), target, ask)?.answer().await?;
     let encoded = codec::encode(&answer).map_err(|message| Refusal::new(Kind::Invalid, message))?;
-    Ok(respond(headers, encoded))
+    let mut response = respond(headers, encoded);
+    if let Some(arm) = &answer.arm
+        && let Ok(version) = HeaderValue::from_str(arm.version().as_str())
+    {
+        response.headers_mut().insert(ARM, version);
+    }
+    Ok(response)
 }
 
 /// The length of the JSON in front of binary tensors, if the request has any.

@@ -115,4 +115,10 @@ fn labels_set_by_hand_outlast_what_the_source_says() {
     assert!(story.0.set_label(&name, "old", None).is_err(), "it is gone already");
     story.0.aspire(&name, specs(&["1", "2"]), labels());
     assert_eq!(story.0.labels(&name), BTreeMap::from([("stable".to_owned(), version("2"))]));
+    let set = BTreeMap::from([("next".to_owned(), Some(version("9"))), ("old".to_owned(), None)]);
+    story.0.restore_labels(&name, set);
+    let restored = [("next".to_owned(), version("9")), ("stable".to_owned(), version("1"))];
+    assert_eq!(story.0.labels(&name), BTreeMap::from(restored), "they hold before their versions serve");
+    story.0.aspire(&name, Vec::new(), BTreeMap::new());
+    assert_eq!(story.0.labels(&name).len(), 1, "what was set stays while the model is gone");
 }
