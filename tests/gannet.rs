@@ -13,6 +13,7 @@ mod metrics_page;
 mod overload;
 mod ready;
 mod routes;
+mod shadows;
 mod shutdown;
 mod sim;
 mod swap;

@@ -158,6 +158,13 @@ fn parameters_and_metadata_carry_keys_over_grpc_too() {
         over_http.push(ask(server.http(), &user).0);
     }
     assert_eq!(client.infer(&request([].into())).code, 3, "without its key it is invalid");
+    let stream = "/inference.GRPCInferenceService/ModelStreamInfer";
+    for (headers, part) in [(&[("x-user-id", "user-0")][..], "gannet_arm"), (&[], "which the request lacks")]
+    {
+        let ended = client.call(stream, headers, frame(&request([].into())));
+        let text = String::from_utf8_lossy(&ended.body).into_owned();
+        assert!(ended.code == 0 && text.contains(part), "{part}: {ended:?}");
+    }
     put(server.admin(), &json!({ "split": split, "sticky": { "parameter": "user" } })).ok();
     for (user, expected) in over_http.iter().enumerate() {
         let user = format!("user-{user}");
@@ -278,6 +285,22 @@ fn a_wrong_route_is_named_and_changes_nothing() {
     assert_eq!(get(server.admin(), TRAFFIC).ok(), good);
     let route = by_user(&[("1", 10_000)]).to_string();
     call(server.admin(), "PUT /admin/v1/models/none/traffic", &[], route.as_bytes()).refused(404);
+}
+
+#[test]
+fn every_server_assigns_users_alike_and_another_salt_is_another_split() {
+    let (_folder, first) = serve();
+    let (_other_folder, second) = serve();
+    let mut route = by_user(&[("1", 5000), ("2", 3000), ("3", 2000)]);
+    put(first.admin(), &route).ok();
+    put(second.admin(), &route).ok();
+    let assigned_first = assigned(first.http());
+    assert_eq!(assigned(second.http()), assigned_first);
+    route["salt"] = json!("another");
+    put(second.admin(), &route).ok();
+    let moved = assigned(second.http()).iter().zip(&assigned_first).filter(|(a, b)| a != b).count();
+    // independent splits agree on 38 % of the users; five standard deviations of 200 are 17 %
+    assert!((90..=158).contains(&moved), "{moved} of 200 users moved");
 }
 
 /// The admin address of a process.

@@ -2,6 +2,7 @@
 
 mod bench;
 mod client;
+mod shadowed;
 
 use std::sync::atomic::Ordering;
 

@@ -17,6 +17,8 @@ pub mod route;
 
 pub mod servable;
 
+pub mod shadow;
+
 pub mod batch;
 
 pub mod control;

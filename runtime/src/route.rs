@@ -5,6 +5,7 @@
 mod check;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     ops::Range,
     sync::{
@@ -54,6 +55,9 @@ pub struct ShadowFile {
     pub version: String,
     /// The share of the keys whose requests it sees, 0.0001 to 1.
     pub fraction: f64,
+    /// By output: the relative difference that counts as none; 0.001 for those that are not named.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tolerance: BTreeMap<String, f64>,
 }
 
 /// A sticky key as it is written: `header` or `parameter`.
@@ -92,12 +96,14 @@ pub struct Weight {
 }
 
 /// A version that sees copies.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Shadow {
     /// The version.
     pub version: Version,
     /// The share of the keys whose requests it sees, in hundredths of a percent.
     pub share_bp: u32,
+    /// By output.
+    pub tolerances: BTreeMap<String, f64>,
     /// Its own, so that who is copied says nothing of who answers.
     split: Split,
 }

@@ -28,7 +28,7 @@ use crate::{
     },
     clock,
     metrics::{ModelStats, Outcome},
-    request::{Contract, Tensors},
+    request::{Checked, Contract, Tensors},
 };
 
 /// How long an I/O thread may be kept by a batch that it runs itself, in nanoseconds. Measured: running inline won
@@ -37,6 +37,15 @@ pub(crate) const INLINE_NS_MAX: u64 = 250_000;
 
 /// What identifies one loaded copy among all that ever were.
 pub type Incarnation = u64;
+
+/// What [`Servable::run_apart`] gives.
+#[derive(Debug)]
+pub(crate) struct Apart {
+    pub(crate) outputs: Tensors,
+    pub(crate) rows: usize,
+    /// How long the thread worked.
+    pub(crate) own_ns: u64,
+}
 
 /// A request in the queue.
 #[derive(Debug)]
@@ -244,6 +253,22 @@ impl Servable {
     /// [`InferError`], every variant that names a servable.
     pub async fn infer(self: &Arc<Self>, request: InferRequest) -> Result<InferResponse, InferError> {
         self.submit(request)?.await
+    }
+
+    /// Runs one request on the calling thread, as soon as the last instance is free: neither in a batch with others
+    /// nor counted, and nothing is learnt of its cost, which depends on the thread's priority. Requests to this very
+    /// version may have to wait for it.
+    ///
+    /// # Errors
+    /// [`InferError::Invalid`] and [`InferError::Backend`].
+    pub(crate) fn run_apart(&self, request: &Checked) -> Result<Apart, InferError> {
+        let last = self.workers.last().expect("a servable has at least one worker");
+        lock(last).run_apart(self, request)
+    }
+
+    /// What a run of so many rows usually costs its thread, in nanoseconds.
+    pub(crate) fn own_ns(&self, inputs: &Tensors, rows: usize) -> Option<u64> {
+        self.costs.table(&self.layout.group(inputs)).own_ns(rows.min(self.policy.rows_max))
     }
 
     /// Counts a request's end.

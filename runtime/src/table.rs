@@ -17,6 +17,7 @@ use crate::{
     metrics::LoadCounts,
     route::{Arm, LiveRoute, Sticky},
     servable::Servable,
+    shadow::{Line, Watcher},
 };
 
 /// All models at one moment.
@@ -45,6 +46,8 @@ pub struct RouteEntry {
     pub live: Arc<LiveRoute>,
     /// By place in the split: the version that answers, by its place among the versions.
     answers: Vec<Option<usize>>,
+    /// By place among the shadows: the way to it.
+    pub lines: Vec<Arc<Line>>,
     /// By place among the shadows: the version that sees copies, if it is ready.
     shadows: Vec<Option<usize>>,
 }
@@ -57,7 +60,7 @@ pub struct Routed {
     /// The arm it is in, if it named no version and the model has a route.
     pub arm: Option<Arm>,
     /// Who sees a copy of it.
-    pub shadows: SmallVec<[Arc<Servable>; 1]>,
+    pub shadows: SmallVec<[Watcher; 1]>,
 }
 
 /// One version at one moment.
@@ -221,7 +224,7 @@ impl RouteEntry {
     /// The route over the versions of its model. Who is not ready is stood in for by the first version of the split,
     /// then by the others, the largest first, and last by the highest version that is ready and no shadow: a request
     /// that names no version is never failed because of a swap, nor answered by who is to be watched only.
-    pub(crate) fn new(live: Arc<LiveRoute>, versions: &[VersionEntry]) -> Self {
+    pub(crate) fn new(live: Arc<LiveRoute>, lines: Vec<Arc<Line>>, versions: &[VersionEntry]) -> Self {
         let route = &live.route;
         let ready = |version: &Version| {
             versions.iter().position(|entry| entry.status.version == *version && entry.servable.is_some())
@@ -235,7 +238,7 @@ impl RouteEntry {
         });
         let answers = answers.collect();
         let shadows = route.shadows().iter().map(|shadow| ready(&shadow.version)).collect();
-        Self { live, answers, shadows }
+        Self { live, answers, lines, shadows }
     }
 
     fn choose(&self, entry: &ModelEntry, key: &[u8]) -> Option<Routed> {
@@ -243,9 +246,13 @@ impl RouteEntry {
         let index = route.assign(key);
         let servable = Arc::clone(entry.servable(*self.answers.get(index)?)?);
         let arm = self.live.enter(index, servable.version != route.split()[index].version);
-        let seeing = route.shadows().iter().zip(&self.shadows).filter(|(shadow, _)| shadow.sees(key));
-        let shadows = seeing.filter_map(|(_, place)| entry.servable(*place));
-        let shadows = shadows.filter(|shadow| shadow.version != servable.version).cloned().collect();
+        let mut shadows = SmallVec::new();
+        for ((shadow, line), place) in route.shadows().iter().zip(&self.lines).zip(&self.shadows) {
+            let watcher = entry.servable(*place).filter(|watcher| watcher.version != servable.version);
+            if let Some(watcher) = watcher.filter(|_| shadow.sees(key)) {
+                shadows.push(Watcher { servable: Arc::clone(watcher), line: Arc::clone(line) });
+            }
+        }
         Some(Routed { servable, arm: Some(arm), shadows })
     }
 }

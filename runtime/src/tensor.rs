@@ -42,6 +42,30 @@ pub fn size_bytes(dtype: DType, shape: &[usize]) -> Option<usize> {
     elements(shape)?.checked_mul(dtype.size_bytes()?)
 }
 
+/// The elements as numbers; `None` for flags and texts. Whole numbers beyond 53 bits are rounded.
+#[must_use]
+pub fn values(tensor: &Tensor) -> Option<Vec<f64>> {
+    fn read<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> f64) -> Option<Vec<f64>> {
+        Some(data.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect())
+    }
+    let data = &tensor.data[..];
+    match tensor.dtype {
+        DType::Fp32 => read(data, |c| f64::from(f32::from_le_bytes(c))),
+        DType::Fp64 => read(data, f64::from_le_bytes),
+        DType::Fp16 => read(data, |c| half::f16::from_le_bytes(c).to_f64()),
+        DType::Bf16 => read(data, |c| half::bf16::from_le_bytes(c).to_f64()),
+        DType::Uint8 => read(data, |[c]: [u8; 1]| f64::from(c)),
+        DType::Uint16 => read(data, |c| f64::from(u16::from_le_bytes(c))),
+        DType::Uint32 => read(data, |c| f64::from(u32::from_le_bytes(c))),
+        DType::Uint64 => read(data, |c| u64::from_le_bytes(c) as f64),
+        DType::Int8 => read(data, |c| f64::from(i8::from_le_bytes(c))),
+        DType::Int16 => read(data, |c| f64::from(i16::from_le_bytes(c))),
+        DType::Int32 => read(data, |c| f64::from(i32::from_le_bytes(c))),
+        DType::Int64 => read(data, |c| i64::from_le_bytes(c) as f64),
+        DType::Bool | DType::Bytes => None,
+    }
+}
+
 /// Splits length-prefixed elements; ends with an error text when a prefix points past the end.
 pub fn byte_elements(mut data: &[u8]) -> impl Iterator<Item = Result<&[u8], String>> {
     let total = data.len();

@@ -26,6 +26,11 @@ use crate::{
     tensor::Shape,
 };
 
+/// How long a run works that is asked to.
+const SPIN_US: u64 = 20_000;
+/// How long a run waits that is asked to.
+const HANG: std::time::Duration = std::time::Duration::from_secs(3);
+
 /// The backend. Clones count together.
 #[derive(Debug, Clone, Default)]
 pub struct FakeBackend(Arc<Counts>);
@@ -149,6 +154,12 @@ impl Instance for FakeInstance {
         busy(behaviour.cost_us + behaviour.row_cost_us * rows);
         let every = |n: u64| n > 0 && self.runs.is_multiple_of(n);
         let holds = |value: Option<f64>| value.is_some_and(|v| elements_of(&inputs[0]).contains(&v));
+        if holds(behaviour.spin_value) {
+            busy(SPIN_US);
+        }
+        if holds(behaviour.hang_value) {
+            let _ = crossbeam::channel::after(HANG).recv();
+        }
         assert!(
             !every(behaviour.panic_every) && !holds(behaviour.panic_value),
             "the model asks for a panic at run {}",

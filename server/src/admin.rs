@@ -8,6 +8,7 @@ mod router;
 mod config_view;
 mod labels;
 mod models;
+mod shadows;
 mod traffic;
 
 pub mod token;

@@ -16,8 +16,9 @@ use gannet_runtime::{
     InferError, InferRequest, InferResponse, Tensor, Time, clock,
     route::{Arm, Sticky, StickyKey},
     servable::{Answering, Servable},
+    shadow::Watched,
     table::{Routed, TableReader},
-    tensor::{Shape, push_byte_element},
+    tensor::{Shape, push_byte_element, values},
 };
 use http::HeaderMap;
 use smallvec::SmallVec;
@@ -212,6 +213,8 @@ impl Answer {
 pub struct Asked {
     answering: Answering,
     arm: Option<Arm>,
+    /// What its shadows are to see.
+    watched: Option<Box<Watched>>,
     id: String,
     wanted: SmallVec<[Wanted; 2]>,
     rows: usize,
@@ -233,12 +236,13 @@ pub fn begin(table: &TableReader, target: Target<'_>, mut ask: Ask) -> Result<As
     let Target { model, version, headers } = target;
     let routed =
         table.route(model, version, |sticky| routing_key(sticky, headers, &ask.others, &mut ask.id))?;
-    let Routed { servable, arm, .. } = routed;
+    let Routed { servable, arm, shadows } = routed;
     let wanted = wanted(&servable, &ask)?;
     let checked = servable.contract().check(ask.inputs).inspect_err(|_| servable.refused(ask.arrived))?;
     let timeout_us = ask.parameters.timeout_us;
     let stated = (timeout_us > 0).then(|| ask.arrived + Duration::from_micros(timeout_us));
     let rows = checked.rows;
+    let watched = Watched::new(shadows, &checked);
     let answering = servable.submit(InferRequest {
         inputs: checked.inputs,
         rows,
@@ -246,7 +250,7 @@ pub fn begin(table: &TableReader, target: Target<'_>, mut ask: Ask) -> Result<As
         deadline: stated.into_iter().chain(ask.deadline).min(),
         arrived: ask.arrived,
     })?;
-    Ok(Asked { answering, arm, id: ask.id, wanted, rows })
+    Ok(Asked { answering, arm, watched, id: ask.id, wanted, rows })
 }
 
 /// What keeps the request's user with a version. A request that has no id and goes by it gets one.
@@ -284,8 +288,13 @@ impl Asked {
     /// # Errors
     /// A [`Refusal`] when the model fails, the deadline passes, or classes of texts are asked for.
     pub async fn answer(mut self) -> Result<Answer, Refusal> {
-        let response = (&mut self.answering).await?;
+        let response = (&mut self.answering).await;
         let servable = Arc::clone(self.answering.servable());
+        let id = if self.id.is_empty() { generate_id() } else { self.id };
+        if let Some(watched) = self.watched {
+            (*watched).answered(&servable, &id, &response);
+        }
+        let response = response?;
         let pick = |wanted: &Wanted| {
             let &Wanted { index, binary, classes } = wanted;
             let tensor = &response.outputs[index];
@@ -294,7 +303,6 @@ impl Asked {
             Ok(AnsweredOutput { index, classes: classes.map(Box::new), binary })
         };
         let outputs = self.wanted.iter().map(pick).collect::<Result<_, Refusal>>()?;
-        let id = if self.id.is_empty() { generate_id() } else { self.id };
         Ok(Answer { servable, arm: self.arm, id, outputs, response })
     }
 }
@@ -335,7 +343,7 @@ fn classify(
     classes: usize,
 ) -> Result<Tensor, Refusal> {
     let spec = &servable.signature.outputs[index];
-    let scores = scores(tensor).ok_or_else(|| {
+    let scores = values(tensor).ok_or_else(|| {
         Refusal::invalid(format!(
             "output '{}' is {}; classification takes a floating-point or integer output",
             spec.name, spec.dtype
@@ -363,29 +371,6 @@ fn classify(
         Shape::from_slice(&[count])
     };
     Ok(Tensor { dtype: DType::Bytes, shape, data: Bytes::from(data) })
-}
-
-fn scores(tensor: &Tensor) -> Option<Vec<f64>> {
-    fn read<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> f64) -> Option<Vec<f64>> {
-        Some(data.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect())
-    }
-    let data = &tensor.data[..];
-    #[expect(clippy::cast_precision_loss, reason = "scores are ordered and shown with six digits")]
-    match tensor.dtype {
-        DType::Fp32 => read(data, |c| f64::from(f32::from_le_bytes(c))),
-        DType::Fp64 => read(data, f64::from_le_bytes),
-        DType::Fp16 => read(data, |c| half::f16::from_le_bytes(c).to_f64()),
-        DType::Bf16 => read(data, |c| half::bf16::from_le_bytes(c).to_f64()),
-        DType::Uint8 => read(data, |[c]: [u8; 1]| f64::from(c)),
-        DType::Uint16 => read(data, |c| f64::from(u16::from_le_bytes(c))),
-        DType::Uint32 => read(data, |c| f64::from(u32::from_le_bytes(c))),
-        DType::Uint64 => read(data, |c| u64::from_le_bytes(c) as f64),
-        DType::Int8 => read(data, |c| f64::from(i8::from_le_bytes(c))),
-        DType::Int16 => read(data, |c| f64::from(i16::from_le_bytes(c))),
-        DType::Int32 => read(data, |c| f64::from(i32::from_le_bytes(c))),
-        DType::Int64 => read(data, |c| i64::from_le_bytes(c) as f64),
-        DType::Bool | DType::Bytes => None,
-    }
 }
 
 /// An id for a request that has none: the process' start and a count, so that ids of several servers differ.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use gannet_runtime::{
     control::manager,
     metrics::{LoadCounts, VersionSample, render, render_loads, render_routes},
-    route::LiveRoute,
+    table::RouteEntry,
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -46,7 +46,7 @@ pub fn page(state: &State, recorder: &PrometheusHandle, native: bool) -> String 
     let models = table.models();
     let mut samples = Vec::new();
     let mut loads: Vec<(&str, &str, &LoadCounts)> = Vec::new();
-    let mut routes: Vec<(&str, &LiveRoute)> = Vec::new();
+    let mut routes: Vec<(&str, &RouteEntry)> = Vec::new();
     for (name, entry) in &models {
         for servable in entry.versions.iter().filter_map(|version| version.servable.as_ref()) {
             samples.push(VersionSample {
@@ -58,7 +58,7 @@ pub fn page(state: &State, recorder: &PrometheusHandle, native: bool) -> String 
             });
         }
         loads.extend(entry.loads.iter().map(|(version, counts)| (name.as_str(), version.as_str(), counts)));
-        routes.extend(entry.route.as_ref().map(|route| (name.as_str(), &*route.live)));
+        routes.extend(entry.route.as_ref().map(|route| (name.as_str(), route)));
     }
     let mut page = render(&samples, native);
     page.push_str(&render_loads(&loads));

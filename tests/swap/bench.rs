@@ -12,6 +12,7 @@ use gannet_runtime::{
         loader::LoadSpec,
         manager::{Control, ControlConfig},
     },
+    route::{Route, RouteFile},
     table::TableReader,
     testing::{FakeBackend, NoGolden},
 };
@@ -50,9 +51,27 @@ impl Bench {
 
     /// Wants `version` alone, whose answers are its number more than their question. An axis called `seq` is padded.
     pub(crate) fn aspire(&self, version: u64, behaviour: &str) -> Vec<VersionStatus> {
+        self.aspire_all(&[(version, behaviour)])
+    }
+
+    /// Routes the requests that name no version.
+    pub(crate) fn route(&self, file: &RouteFile) {
+        self.control.set_route(ModelName::new(MODEL).unwrap(), Some(Route::new(MODEL, file).unwrap()));
+        self.control.published().blocking_recv().unwrap();
+    }
+
+    /// Wants these versions alone.
+    pub(crate) fn aspire_all(&self, versions: &[(u64, &str)]) -> Vec<VersionStatus> {
+        let specs = versions.iter().map(|(version, behaviour)| self.spec(*version, behaviour)).collect();
+        let model = ModelName::new(MODEL).unwrap();
+        self.control.aspire(model.clone(), specs, BTreeMap::new());
+        self.control.settle(model).blocking_recv().unwrap()
+    }
+
+    fn spec(&self, version: u64, behaviour: &str) -> LoadSpec {
         let padding = vec![Padding { axis: Arc::from("seq"), buckets: vec![4], value: 0.0 }];
         let settings = ModelSettings { instances: Some(2), padding, ..ModelSettings::default() };
-        let spec = LoadSpec {
+        LoadSpec {
             version: Version::new(&version.to_string()).unwrap(),
             artifact: self.artifact(version, behaviour),
             settings: Arc::new(settings),
@@ -60,10 +79,7 @@ impl Bench {
             backend: Arc::new(self.backend.clone()),
             origin: Arc::from("a test"),
             event_loops: 1,
-        };
-        let model = ModelName::new(MODEL).unwrap();
-        self.control.aspire(model.clone(), vec![spec], BTreeMap::new());
-        self.control.settle(model).blocking_recv().unwrap()
+        }
     }
 
     /// As [`Bench::aspire`], and it must serve at once.

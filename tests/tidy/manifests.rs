@@ -29,7 +29,15 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("gannet-loadtest", &[]),
     (
         "gannet-benches",
-        &["gannet-models", "gannet-runtime", "gannet-ort", "gannet-tch", "gannet-server", "gannet-loadtest"],
+        &[
+            "gannet-models",
+            "gannet-runtime",
+            "gannet-ort",
+            "gannet-tch",
+            "gannet-server",
+            "gannet-loadtest",
+            "gannet-stats",
+        ],
     ),
     ("gannet-tests", &["*"]),
     ("gannet-fuzz", &["*"]),

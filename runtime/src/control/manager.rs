@@ -21,8 +21,9 @@ use super::{
 use crate::{
     backend::Backend,
     metrics::process,
-    route::{LiveRoute, Route},
+    route::{LiveRoute, Route, Shadow},
     servable::{Incarnation, Loaded, Servable},
+    shadow::Line,
     table::{ModelEntry, RouteEntry, ServingTable, TableReader, VersionEntry},
 };
 
@@ -217,6 +218,12 @@ struct Held {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// A route, and the ways to its shadows.
+struct HeldRoute {
+    live: Arc<LiveRoute>,
+    lines: Vec<Arc<Line>>,
+}
+
 struct Waiter {
     model: ModelName,
     reply: oneshot::Sender<Vec<VersionStatus>>,
@@ -227,7 +234,7 @@ struct Manager {
     /// Every servable that serves.
     servables: HashMap<Incarnation, Held>,
     waiters: Vec<Waiter>,
-    routes: BTreeMap<ModelName, Arc<LiveRoute>>,
+    routes: BTreeMap<ModelName, HeldRoute>,
     /// Who waits for the next table.
     unpublished: Vec<oneshot::Sender<()>>,
     table: TableReader,
@@ -295,8 +302,16 @@ impl Manager {
     fn route(&mut self, model: ModelName, route: Option<Box<Route>>) {
         let before = self.routes.remove(&model);
         if let Some(route) = route {
-            let live = LiveRoute::after(before.as_deref(), *route);
-            self.routes.insert(model, Arc::new(live));
+            let live = Arc::new(LiveRoute::after(before.as_ref().map(|held| &*held.live), *route));
+            let line = |shadow: &Shadow| {
+                let same = |line: &&Arc<Line>| {
+                    line.version == shadow.version && line.tolerances == shadow.tolerances
+                };
+                let known = before.as_ref().and_then(|held| held.lines.iter().find(same)).cloned();
+                known.unwrap_or_else(|| Line::start(shadow.version.clone(), shadow.tolerances.clone()))
+            };
+            let lines = live.route.shadows().iter().map(line).collect();
+            self.routes.insert(model, HeldRoute { live, lines });
         }
     }
 
@@ -347,7 +362,10 @@ impl Manager {
             };
             let versions: Vec<_> = self.lifecycle.status(model).into_iter().map(version).collect();
             let (labels, loads) = (self.lifecycle.labels(model), self.lifecycle.loads(model));
-            let route = self.routes.get(model).map(|live| RouteEntry::new(Arc::clone(live), &versions));
+            let route = self
+                .routes
+                .get(model)
+                .map(|HeldRoute { live, lines }| RouteEntry::new(Arc::clone(live), lines.clone(), &versions));
             (model.clone(), ModelEntry { versions, labels, loads, route })
         };
         self.table.publish(ServingTable::new(self.lifecycle.models().map(entry).collect()));

@@ -6,7 +6,7 @@ use super::{
     BUCKETS, HistogramSnapshot, LATENCY_BOUNDS_NS, LoadCounts, Outcome, PHASE_NAMES, Phase, ROWS_BOUNDS,
     StatsSnapshot, VersionSample,
 };
-use crate::route::{ArmCounts, LiveRoute};
+use crate::{route::ArmCounts, shadow::Line, table::RouteEntry};
 
 /// The loads' series in the text exposition format: (model, version, counts).
 #[must_use]
@@ -33,10 +33,10 @@ pub fn render_loads(loads: &[(&str, &str, &LoadCounts)]) -> String {
 
 /// The routes' series: by model, its route.
 #[must_use]
-pub fn render_routes(routes: &[(&str, &LiveRoute)]) -> String {
+pub fn render_routes(routes: &[(&str, &RouteEntry)]) -> String {
     let arms: Vec<(String, u32, &ArmCounts)> = routes
         .iter()
-        .flat_map(|(model, live)| {
+        .flat_map(|(model, RouteEntry { live, .. })| {
             let arms = live.route.split().iter().zip(&live.counts);
             arms.map(|(arm, counts)| (version_labels(model, arm.version.as_str()), arm.weight_bp, &**counts))
         })
@@ -60,7 +60,36 @@ pub fn render_routes(routes: &[(&str, &LiveRoute)]) -> String {
     for (labels, _, counts) in &arms {
         let _ = writeln!(page, "gannet_route_fallbacks_total{{{labels}}} {}", counts.fallbacks());
     }
+    let lines =
+        routes.iter().flat_map(|(model, route)| route.lines.iter().map(move |line| (*model, &**line)));
+    render_shadows(&mut page, &lines.collect::<Vec<_>>());
     page
+}
+
+fn render_shadows(page: &mut String, lines: &[(&str, &Line)]) {
+    let label = |(model, line): &(&str, &Line)| version_labels(model, line.version.as_str());
+    let help =
+        "Copies of requests that a shadow saw, by how its answer compares; dropped ones were not looked at";
+    family(page, "gannet_shadow_requests_total", "counter", help);
+    for shadow in lines {
+        let (labels, report) = (label(shadow), shadow.1.report());
+        for (outcome, count) in [
+            ("agreed", report.compared - report.disagreed),
+            ("disagreed", report.disagreed),
+            ("failed", report.failed),
+            ("primary_failed", report.primary_failed),
+            ("dropped", shadow.1.dropped()),
+        ] {
+            let _ = writeln!(page, "gannet_shadow_requests_total{{{labels},outcome=\"{outcome}\"}} {count}");
+        }
+    }
+    let help = "Computing time of a shadow by the primary's usual one for as many rows";
+    family(page, "gannet_shadow_latency_ratio", "gauge", help);
+    for shadow in lines {
+        if let Some(ratio) = shadow.1.report().latency_ratio {
+            let _ = writeln!(page, "gannet_shadow_latency_ratio{{{}}} {ratio}", label(shadow));
+        }
+    }
 }
 
 fn version_labels(model: &str, version: &str) -> String {

@@ -11,6 +11,8 @@ use super::{Route, RouteFile, Shadow, Sticky, StickyFile, StickyKey, Weight};
 const VERSIONS_MAX: usize = 16;
 /// Shadows of one route: each costs as much as the model itself.
 const SHADOWS_MAX: usize = 4;
+/// Outputs that have a tolerance of their own.
+const TOLERANCES_MAX: usize = 64;
 /// Bytes of a salt, and of a header's or parameter's name.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -85,7 +87,17 @@ fn shadows(file: &RouteFile, salt: &str, faults: &mut Vec<String>) -> Vec<Shadow
             faults.push(format!("{path}.version: '{version}' is there twice; give it one fraction"));
         }
         let split = Split::new(&format!("{salt}/shadow/{version}"));
-        shadows.push(Shadow { version, share_bp: share as u32, split });
+        for (output, tolerance) in &shadow.tolerance {
+            if !tolerance.is_finite() || *tolerance <= 0.0 {
+                faults.push(format!("{path}.tolerance.{output}: expected a number above 0, got {tolerance}"));
+            }
+        }
+        if shadow.tolerance.len() > TOLERANCES_MAX {
+            let got = shadow.tolerance.len();
+            faults.push(format!("{path}.tolerance: expected at most {TOLERANCES_MAX} outputs, got {got}"));
+        }
+        let tolerances = shadow.tolerance.clone();
+        shadows.push(Shadow { version, share_bp: share as u32, tolerances, split });
     }
     shadows
 }

@@ -17,7 +17,7 @@ fn route(weights: &[(&str, u32)]) -> Route {
 }
 
 fn shadowed(version: &str, fraction: f64) -> RouteFile {
-    let shadow = vec![ShadowFile { version: version.into(), fraction }];
+    let shadow = vec![ShadowFile { version: version.into(), fraction, ..ShadowFile::default() }];
     RouteFile { shadow, ..file(&[("1", 10_000)]) }
 }
 

@@ -13,6 +13,8 @@
 //! fail_value = 13    # a run whose first input holds this value is an error
 //! panic_value = 14   # or a panic
 //! fail_open = true   # the file is refused
+//! spin_value = 16    # a run whose first input holds this value keeps its thread at work for 20 ms
+//! hang_value = 17    # or waiting for three seconds
 //! wrong_rows = true  # outputs have a row more than they should
 //! wrong_rank_value = 15 # outputs have only their first axis when the first input holds this value
 //! ```
@@ -34,6 +36,8 @@ pub struct Behaviour {
     pub panic_every: u64,
     pub fail_value: Option<f64>,
     pub panic_value: Option<f64>,
+    pub spin_value: Option<f64>,
+    pub hang_value: Option<f64>,
     pub fail_open: bool,
     pub wrong_rows: bool,
     pub wrong_rank_value: Option<f64>,
@@ -85,6 +89,8 @@ impl Behaviour {
             "panic_every" => self.panic_every = value.parse().ok()?,
             "fail_value" => self.fail_value = Some(value.parse().ok()?),
             "panic_value" => self.panic_value = Some(value.parse().ok()?),
+            "spin_value" => self.spin_value = Some(value.parse().ok()?),
+            "hang_value" => self.hang_value = Some(value.parse().ok()?),
             "fail_open" => self.fail_open = value.parse().ok()?,
             "wrong_rows" => self.wrong_rows = value.parse().ok()?,
             "wrong_rank_value" => self.wrong_rank_value = Some(value.parse().ok()?),

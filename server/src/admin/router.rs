@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use serde_json::Value;
 
-use super::{Context, config_view, labels, models, traffic};
+use super::{Context, config_view, labels, models, shadows, traffic};
 use crate::respond::Refusal;
 
 /// One call of a route.
@@ -67,6 +67,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::GET, TRAFFIC, |call| Box::pin(traffic::get(call))),
     route(Method::PUT, TRAFFIC, |call| Box::pin(traffic::put(call))),
     route(Method::DELETE, TRAFFIC, |call| Box::pin(traffic::delete(call))),
+    route(Method::GET, "/admin/v1/models/{model}/shadows", |call| plain(shadows::get(call))),
     route(Method::GET, "/admin/v1/config", |call| plain(config_view::get(call))),
     route(Method::GET, "/admin/v1/openapi.json", |_| plain(async { openapi() })),
 ];

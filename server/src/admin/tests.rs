@@ -97,6 +97,7 @@ fn check(document: &Value, schema: &Value, value: &Value, at: &str) {
     let is = |kind: &str| match kind {
         "string" => value.is_string(),
         "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
         "boolean" => value.is_boolean(),
         "array" => value.is_array(),
         "object" => value.is_object(),
@@ -190,6 +191,14 @@ fn answers_are_as_described_and_every_route_answers() {
     let routed = server.good("PUT", traffic, &["iris"], route);
     assert_eq!(routed["route"], serde_json::from_str::<Value>(route).unwrap());
     assert_eq!(server.good("GET", traffic, &["iris"], ""), routed);
+    server.bad("PUT", path, &route.replace("sticky", "shadow"), 400, "expected a route");
+    let shadow = r#""shadow":[{"version":"1","fraction":0.5,"tolerance":{"label":0.1}}]"#;
+    let shadowed = format!(r#"{{"split":[{{"version":"1","weight_bp":10000}}],{shadow}}}"#);
+    server.good("PUT", traffic, &["iris"], &shadowed);
+    let shadows = server.good("GET", "/admin/v1/models/{model}/shadows", &["iris"], "");
+    assert_eq!(shadows["shadows"][0]["fraction"], json!(0.5));
+    server.bad("PUT", path, &shadowed.replace("0.5", "0"), 400, "shadow[0].fraction");
+    server.bad("PUT", path, &shadowed.replace(r#""1","f"#, r#""9","f"#), 404, "shadow[0].version");
     server.good("DELETE", traffic, &["iris"], "");
 
     let again = server.good("POST", &format!("{version}/reload"), &["iris", "1"], "");

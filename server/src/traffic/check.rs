@@ -1,8 +1,11 @@
 //! What a route must fit: the versions that there are, and what its writer knows. Must not know files or threads.
 
-use gannet_models::{ModelName, Signature};
+use std::sync::Arc;
+
+use gannet_models::{ModelName, Signature, Version};
 use gannet_runtime::{
     route::{Route, RouteFile, StickyKey},
+    servable::Servable,
     table::{ModelEntry, TableReader},
 };
 
@@ -53,40 +56,18 @@ pub fn no_route(model: &ModelName) -> Refusal {
 pub(super) fn route(model: &ModelName, file: &RouteFile, table: &TableReader) -> Result<Route, Refusal> {
     let route = Route::new(model.as_str(), file).map_err(|faults| Refusal::invalid(faults.to_string()))?;
     sticky(&route)?;
-    if !route.shadows().is_empty() {
-        return Err(Refusal::new(
-            Kind::Unsupported,
-            "shadow: copies to other versions are not offered; leave it out",
-        ));
-    }
     let table = table.snapshot();
     let Some(entry) = table.model(model.as_str()) else {
         return Err(Refusal::new(Kind::NotFound, format!("'{model}' is not served; load it first")));
     };
     let mut faults = Faults::default();
-    let first = route.split().first().map(|weight| &weight.version);
-    let first = first.and_then(|version| entry.version_entry(version)?.servable.as_ref());
+    let first = route.split().first().and_then(|weight| entry.version_entry(&weight.version));
+    let first = first.and_then(|first| first.servable.as_ref());
     for (index, weight) in route.split().iter().enumerate() {
-        let path = format!("split[{index}].version");
-        let Some(found) = entry.version_entry(&weight.version) else {
-            faults.unknown(&path, weight.version.as_str(), entry);
-            continue;
-        };
-        match (&found.servable, first) {
-            (None, _) => {
-                let why = found.status.describe();
-                faults.conflicts.push(format!("{path}: '{}' is not ready: {why}", weight.version));
-            }
-            (Some(servable), Some(first)) => {
-                if let Some(why) = differs(&first.signature, &servable.signature) {
-                    let (first, version) = (&first.version, &servable.version);
-                    faults.conflicts.push(format!(
-                        "{path}: '{version}' {why} '{first}', so a request could not be answered by either of them"
-                    ));
-                }
-            }
-            (Some(_), None) => {}
-        }
+        faults.look(&format!("split[{index}]"), &weight.version, entry, first);
+    }
+    for (index, shadow) in route.shadows().iter().enumerate() {
+        faults.look(&format!("shadow[{index}]"), &shadow.version, entry, first);
     }
     faults.into_result().map(|()| route)
 }
@@ -113,6 +94,25 @@ struct Faults {
 }
 
 impl Faults {
+    /// Whether a version serves, and can be asked as the first one is.
+    fn look(&mut self, path: &str, version: &Version, entry: &ModelEntry, first: Option<&Arc<Servable>>) {
+        let Some(found) = entry.version_entry(version) else {
+            return self.unknown(&format!("{path}.version"), version.as_str(), entry);
+        };
+        let Some(servable) = &found.servable else {
+            let why = found.status.describe();
+            self.conflicts.push(format!("{path}.version: '{version}' is not ready: {why}"));
+            return;
+        };
+        let Some(first) = first else { return };
+        if let Some(why) = differs(&first.signature, &servable.signature) {
+            self.conflicts.push(format!(
+                "{path}.version: '{version}' {why} '{}', so a request could not be answered by either of them",
+                first.version
+            ));
+        }
+    }
+
     fn unknown(&mut self, path: &str, version: &str, entry: &ModelEntry) {
         let advice = match entry.labels.get(version) {
             Some(labelled) => format!("it is a label, which may move; name the version, '{labelled}'"),
