@@ -6,7 +6,7 @@ use gannet_benches::{
     models::Net,
     rig::{self, Process, Role, SERVER_CPU, Wire},
 };
-use gannet_loadtest::{flags::Flags, report::RunReport};
+use gannet_loadtest::{flags::Flags, measure::server_stats::ServerShare, report::RunReport};
 use tempfile::TempDir;
 
 use crate::{
@@ -66,6 +66,21 @@ fn cpu_us(report: &RunReport) -> f64 {
     report.server_cpu_us.unwrap_or(f64::NAN)
 }
 
+/// Where a request's time went inside the server, by its own statistics.
+fn parts(name: &str, reports: &[&RunReport]) {
+    let shares: Vec<_> = reports.iter().filter_map(|report| report.server.as_ref()).collect();
+    let of =
+        |value: fn(&ServerShare) -> f64| shares.iter().map(|share| value(share)).collect::<Rounds>().median();
+    println!(
+        "  {name}: of {:.1} us inside the server: queue {:.1}, gathering {:.1}, run {:.1}, scattering {:.1}",
+        of(|share| share.total_us),
+        of(|share| share.queue_us),
+        of(|share| share.compute_input_us),
+        of(|share| share.compute_infer_us),
+        of(|share| share.compute_output_us)
+    );
+}
+
 /// 64 in flight over each wire.
 pub(crate) fn busy(effort: Effort) {
     let sides = Sides::start(Net::Mlp, 1);
@@ -104,6 +119,7 @@ pub(crate) fn busy(effort: Effort) {
         figure(&format!("{name}: echo, requests/s"), "/s", &each(|[_, e, _]| e.rate), None);
         figure(&format!("{name}: echo, CPU a request"), "us", &each(|[_, e, _]| cpu_us(e)), None);
         println!("  {name}: {rows:.1} rows ran together; a bare run of so many costs {run_us:.2} us a row");
+        parts(name, &rounds.iter().map(|[_, _, server]| server).collect::<Vec<_>>());
         let added: Rounds = rounds.iter().map(|[_, e, s]| (cpu_us(s) - run_us) / cpu_us(e)).collect();
         figure(&format!("{name}: (server - run) / echo, CPU"), "x", &added, Some(Bar::AtMost(ratio)));
         let share = each(|[f, _, s]| s.rate / f.rate);
@@ -135,6 +151,7 @@ pub(crate) fn lone(effort: Effort) {
         let run = |s: &RunReport| s.server.as_ref().map_or(0.0, |share| share.compute_infer_us);
         let runs: Rounds = rounds.iter().map(|[_, _, s]| run(s)).collect();
         figure(&format!("{name}: the run inside the server at this cadence"), "us", &runs, None);
+        parts(name, &rounds.iter().map(|[_, _, server]| server).collect::<Vec<_>>());
         let over_fixed = each(|[f, _, s]| s.latency.p50_us - f.latency.p50_us);
         let bar = (wire != Wire::Grpc).then_some(Bar::AtMost(25.0));
         figure(&format!("{name}: p50, server - fixed"), "us", &over_fixed, bar);
