@@ -116,7 +116,11 @@ async fn until_closed<C: GracefulConnection>(
             }
         }
         if idle.as_mut().is_some_and(|idle| idle.is_over(first, ctx)) {
-            return Poll::Ready(Ok(()));
+            // an answer may still be on its way to a slow reader: it is written to its end, only nothing new is read
+            match idle.take() {
+                Some(idle) if idle.activity.began() => connection.as_mut().graceful_shutdown(),
+                _ => return Poll::Ready(Ok(())),
+            }
         }
         first = false;
         connection.as_mut().poll(ctx)
@@ -127,16 +131,27 @@ async fn until_closed<C: GracefulConnection>(
 /// When a connection last had something to do. Read and written by one thread.
 #[derive(Debug)]
 struct Activity {
+    calls: AtomicU64,
     under_way: AtomicU64,
     ended_ns: AtomicU64,
 }
 
 impl Activity {
     fn new() -> Self {
-        Self { under_way: AtomicU64::new(0), ended_ns: AtomicU64::new(clock::now().as_ns()) }
+        Self {
+            calls: AtomicU64::new(0),
+            under_way: AtomicU64::new(0),
+            ended_ns: AtomicU64::new(clock::now().as_ns()),
+        }
+    }
+
+    /// Whether any request ever came.
+    fn began(&self) -> bool {
+        self.calls.load(Ordering::Relaxed) > 0
     }
 
     fn begin(&self) {
+        self.calls.store(self.calls.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.under_way.store(self.under_way.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
