@@ -120,6 +120,11 @@ fn senders_that_are_too_slow() {
     assert!(connection.read().is_none_or(|reply| reply.status == 408), "a slow head");
     assert!(connection.is_closed(), "the connection is freed");
     is_unharmed(&server, "a slow head");
+    let mut connection = Connection::open(server.http());
+    connection.send(b"GET /v2 HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    assert_eq!(connection.read().map(|reply| reply.status), Some(200), "a quick head");
+    connection.send(b"GET /v2 HTTP/1.1\r\nhost: loc");
+    assert!(connection.is_closed(), "a slow head after a quick one frees the connection too");
     let ended =
         grpc::Client::open(server.grpc()).stall(grpc::MODEL_INFER, Bytes::from_static(b"\0\0\0\0\x10ab"));
     assert_eq!(ended.code, 4, "{}", ended.message);
