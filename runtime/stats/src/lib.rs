@@ -31,6 +31,14 @@ pub mod split;
 
 pub mod score;
 
+pub mod binning;
+
+pub mod detector;
+
+pub mod monitor;
+
+pub mod adwin;
+
 pub mod multiple;
 
 pub use error::StatsError;

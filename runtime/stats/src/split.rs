@@ -28,7 +28,7 @@ impl Split {
     /// The bucket of a key, 0 to 9999.
     #[must_use]
     pub fn bucket(self, key: &[u8]) -> u32 {
-        ((u128::from(self.hash(key)) * u128::from(BASIS_POINTS)) >> 64) as u32
+        bucket_of(self.hash(key))
     }
 
     /// Whether a key belongs to the candidate while that has `weight_bp` basis points.
@@ -36,6 +36,12 @@ impl Split {
     pub fn is_candidate(self, key: &[u8], weight_bp: u32) -> bool {
         self.bucket(key) < weight_bp
     }
+}
+
+/// The bucket of a key with this hash, 0 to 9999: its high bits decide.
+#[must_use]
+pub fn bucket_of(hash: u64) -> u32 {
+    ((u128::from(hash) * u128::from(BASIS_POINTS)) >> 64) as u32
 }
 
 #[cfg(test)]

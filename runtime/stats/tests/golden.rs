@@ -8,3 +8,5 @@ mod drift;
 mod file;
 #[path = "golden/rollout.rs"]
 mod rollout;
+#[path = "golden/streams.rs"]
+mod streams;

@@ -1,6 +1,7 @@
 //! The drift scores against scipy's and our reference's values. Must not repeat the formulas.
 
 use gannet_stats::{
+    binning::quantile_edges,
     multiple::{benjamini_hochberg, bonferroni, e_benjamini_hochberg},
     score::{PsiThreshold, chi_squared, scores},
 };
@@ -46,6 +47,20 @@ fn distances_of_histograms() {
     }
     for pair in golden.at("categorical").items() {
         check_histograms(&pair.at("server"));
+    }
+}
+
+#[test]
+fn quantiles_as_numpy_has_them() {
+    for pair in Golden::read("drift_two_sample.json").at("numeric").items() {
+        let mut sorted = pair.at("ref").numbers();
+        sorted.sort_by(f64::total_cmp);
+        for bins in [10, 16, 32] {
+            let expected = pair.at("server").at(&format!("bins{bins}")).at("edges").numbers();
+            let found = quantile_edges(&sorted, bins).unwrap();
+            assert_eq!(found.len(), expected.len(), "{}", pair.text("name"));
+            found.iter().zip(&expected).for_each(|(found, expected)| close(*found, *expected, "an edge"));
+        }
     }
 }
 

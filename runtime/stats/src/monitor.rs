@@ -1,0 +1,375 @@
+//! One feature watched against its reference: how its values fall now, how far that is from the reference in the usual
+//! scores, and the evidence that it is no longer the same. Everything is counted; no value is kept. Must not know where
+//! values come from, any clock, or what an alarm is for.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    StatsError,
+    binning::{BinCounts, CategoryBins, NumericBins, coarse},
+    detector::{DriftDetector, RateDetector},
+    score::{PsiThreshold, Scores, scores},
+    special::{log_sum_exp, normal_quantile},
+};
+
+/// Rows of one bet of the detectors.
+pub const BATCH_ROWS: u64 = 64;
+/// Total variation that is no drift, beside the reference's own error.
+const TOLERATED: f64 = 0.02;
+/// Population stability index that is no drift.
+const PSI_TOLERATED: f64 = 0.02;
+/// Weight of a new window in the smoothed counts.
+const SMOOTHING: f64 = 0.2;
+/// Lag-1 correlation above which batches are no longer nearly independent. Measured: at 0.5 the statistic came to its
+/// threshold without any drift, at 0.3 it stayed far below.
+const CORRELATION_MAX: f64 = 0.3;
+/// Values before a correlation is believed.
+const CORRELATION_ROWS_MIN: f64 = 500.0;
+
+/// Where a feature's values fall.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bins {
+    /// Numbers.
+    Numeric(NumericBins),
+    /// Texts.
+    Category(CategoryBins),
+}
+
+/// A value to watch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Value<'a> {
+    /// A number, finite or not.
+    Number(f64),
+    /// A text.
+    Text(&'a str),
+    /// None.
+    Missing,
+}
+
+/// A feature as its reference has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reference {
+    /// Where values fall.
+    pub bins: Bins,
+    /// Where the reference's fell.
+    pub counts: BinCounts,
+}
+
+impl Bins {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Numeric(bins) => bins.len(),
+            Self::Category(bins) => bins.len(),
+        }
+    }
+
+    /// The bin of a value; a value of the other kind is missing.
+    #[must_use]
+    pub fn bin(&self, value: Value<'_>) -> usize {
+        match (self, value) {
+            (Self::Numeric(bins), Value::Number(value)) => bins.bin(value),
+            (Self::Numeric(bins), _) => bins.special()[2],
+            (Self::Category(bins), Value::Text(value)) => bins.bin(value),
+            (Self::Category(bins), _) => bins.special()[1],
+        }
+    }
+
+    /// Bins whose share a distance of distributions hardly sees, with their names.
+    #[must_use]
+    pub fn rare(&self) -> Vec<(&'static str, usize)> {
+        match self {
+            Self::Numeric(bins) => ["below_range", "above_range", "missing", "not_finite"]
+                .into_iter()
+                .zip(bins.special())
+                .collect(),
+            Self::Category(bins) => ["unknown_category", "missing"].into_iter().zip(bins.special()).collect(),
+        }
+    }
+}
+
+impl Reference {
+    /// Of numbers; `None` is missing.
+    ///
+    /// # Errors
+    /// [`StatsError`] when none is finite.
+    pub fn of_numbers(values: &[Option<f64>]) -> Result<Self, StatsError> {
+        let finite: Vec<f64> = values.iter().flatten().copied().filter(|value| value.is_finite()).collect();
+        let bins = NumericBins::of(&finite)?;
+        let mut counts = BinCounts::new(bins.len());
+        values.iter().for_each(|value| counts.push(&bins, *value));
+        Ok(Self { bins: Bins::Numeric(bins), counts })
+    }
+
+    /// Of categories; `None` is missing.
+    #[must_use]
+    pub fn of_categories(values: &[Option<&str>]) -> Self {
+        let bins = CategoryBins::of(values.iter().flatten().copied());
+        let mut counts = BinCounts::new(bins.len());
+        values.iter().for_each(|value| counts.push_category(&bins, *value));
+        Self { bins: Bins::Category(bins), counts }
+    }
+}
+
+/// One feature being watched.
+#[derive(Debug, Clone)]
+pub struct FeatureMonitor {
+    reference: Reference,
+    /// By bin: the detector's.
+    coarse: Vec<usize>,
+    detector: Option<DriftDetector>,
+    rare: Vec<RareBin>,
+    batch: Vec<u64>,
+    batch_rows: u64,
+    window: BinCounts,
+    last: Option<Window>,
+    smoothed: Vec<f64>,
+    correlation: Correlation,
+    /// Scores of the coarse bins, for the correlation.
+    places: Vec<f64>,
+}
+
+#[derive(Debug, Clone)]
+struct RareBin {
+    name: &'static str,
+    bin: usize,
+    detector: RateDetector,
+    batch: u64,
+}
+
+/// A window that is over.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Window {
+    /// Where its values fell.
+    pub counts: BinCounts,
+    /// How far that is from the reference.
+    pub scores: Scores,
+    /// The index above which it differs by more than is tolerated.
+    pub psi_threshold: f64,
+    /// Wasserstein's distance by the reference's standard deviation; `None` for categories.
+    pub wasserstein: Option<f64>,
+    /// The population stability index of the smoothed counts.
+    pub psi_smoothed: f64,
+}
+
+impl FeatureMonitor {
+    /// Nothing seen yet.
+    ///
+    /// # Errors
+    /// [`StatsError`] for a reference without values, or whose counts do not fit its bins.
+    pub fn new(reference: Reference) -> Result<Self, StatsError> {
+        let bins = reference.bins.count();
+        StatsError::check_length("counts", bins, reference.counts.counts.len())?;
+        let rows = reference.counts.rows();
+        StatsError::check(rows > 0, "reference", "at least 1 row", 0.0)?;
+        let coarse = coarse(&reference.counts.counts);
+        let count = coarse.last().map_or(0, |last| last + 1);
+        let mut shares = vec![0.0; count];
+        coarse.iter().zip(&reference.counts.counts).for_each(|(bin, n)| shares[*bin] += *n as f64);
+        // what the reference never had may come all the same
+        let total: f64 = rows as f64 + 0.5 * count as f64;
+        shares.iter_mut().for_each(|share| *share = (*share + 0.5) / total);
+        let tolerance = DriftDetector::tolerance(TOLERATED, count, rows);
+        let detector = if count > 1 { Some(DriftDetector::new(&shares, tolerance)?) } else { None };
+        let rare = reference.bins.rare().into_iter().map(|(name, bin)| {
+            let rate = reference.counts.counts[bin] as f64 / rows as f64;
+            Ok(RareBin { name, bin, detector: RateDetector::new(rate)?, batch: 0 })
+        });
+        let place = |bin: usize| normal_quantile((bin as f64 + 0.5) / count as f64);
+        Ok(Self {
+            rare: rare.collect::<Result<_, StatsError>>()?,
+            places: (0..count).map(place).collect(),
+            coarse,
+            detector,
+            batch: vec![0; count],
+            batch_rows: 0,
+            window: BinCounts::new(bins),
+            last: None,
+            smoothed: reference.counts.counts.iter().map(|n| *n as f64 / rows as f64).collect(),
+            correlation: Correlation::default(),
+            reference,
+        })
+    }
+
+    /// Takes one value.
+    pub fn push(&mut self, value: Value<'_>) {
+        let bin = self.reference.bins.bin(value);
+        self.window.counts[bin] += 1;
+        if let Value::Number(value) = value {
+            self.window.moments.push(value);
+        }
+        let place = self.coarse[bin];
+        self.batch[place] += 1;
+        self.correlation.push(self.places[place]);
+        self.batch_rows += 1;
+        if let Some(rare) = self.rare.iter_mut().find(|rare| rare.bin == bin) {
+            rare.batch += 1;
+        }
+        if self.batch_rows == BATCH_ROWS {
+            self.bet();
+        }
+    }
+
+    fn bet(&mut self) {
+        if let Some(detector) = &mut self.detector {
+            // the bins are those it was made of
+            let _ = detector.add(&self.batch);
+        }
+        for rare in &mut self.rare {
+            rare.detector.add(rare.batch, self.batch_rows);
+            rare.batch = 0;
+        }
+        self.batch.fill(0);
+        self.batch_rows = 0;
+    }
+
+    /// The evidence that the feature changed, as a logarithm: half of it is bet on its distribution, half on what is
+    /// rare.
+    #[must_use]
+    pub fn log_e(&self) -> f64 {
+        let rare = (0.5 / self.rare.len() as f64).ln();
+        let distribution = self.detector.as_ref().map_or(0.0, DriftDetector::log_e) + 0.5f64.ln();
+        let rare = self.rare.iter().map(|bin| rare + bin.detector.log_e());
+        log_sum_exp(rare.chain([distribution]))
+    }
+
+    /// What is rare and has come more often, the strongest evidence first; those with evidence above `log_e`.
+    #[must_use]
+    pub fn rare_above(&self, log_e: f64) -> Vec<&'static str> {
+        let mut found: Vec<&RareBin> = self.rare.iter().filter(|bin| bin.detector.log_e() > log_e).collect();
+        found.sort_by(|a, b| b.detector.log_e().total_cmp(&a.detector.log_e()));
+        found.into_iter().map(|bin| bin.name).collect()
+    }
+
+    /// Evidence begins anew, after an alarm.
+    pub fn reset(&mut self) {
+        self.detector.iter_mut().for_each(DriftDetector::reset);
+        self.rare.iter_mut().for_each(|bin| bin.detector.reset());
+    }
+
+    /// Ends the window: how far it is from the reference, with a share of `alpha` of false alarms. `None` when it has
+    /// no rows.
+    pub fn end_window(&mut self, alpha: f64) -> Option<&Window> {
+        let rows = self.window.rows();
+        if rows == 0 {
+            return None;
+        }
+        let fresh = BinCounts::new(self.window.counts.len());
+        let counts = std::mem::replace(&mut self.window, fresh);
+        for (smoothed, count) in self.smoothed.iter_mut().zip(&counts.counts) {
+            *smoothed += SMOOTHING * (*count as f64 / rows as f64 - *smoothed);
+        }
+        let window = self.judge(counts, alpha).ok()?;
+        Some(&*self.last.insert(window))
+    }
+
+    fn judge(&self, counts: BinCounts, alpha: f64) -> Result<Window, StatsError> {
+        let reference = &self.reference.counts;
+        let threshold = PsiThreshold {
+            bins: counts.counts.iter().zip(&reference.counts).filter(|(a, b)| **a + **b > 0).count().max(2)
+                as u64,
+            reference: reference.rows(),
+            current: counts.rows(),
+            tolerated: PSI_TOLERATED,
+            alpha,
+        };
+        let rows = reference.rows() as f64;
+        let smoothed: Vec<u64> = self.smoothed.iter().map(|share| (share * rows).round() as u64).collect();
+        Ok(Window {
+            scores: scores(&reference.counts, &counts.counts)?,
+            psi_threshold: threshold.value()?,
+            wasserstein: self.wasserstein(&counts),
+            psi_smoothed: scores(&reference.counts, &smoothed)?.psi_debiased(),
+            counts,
+        })
+    }
+
+    /// The area between the distribution functions, linear within bins, by the reference's standard deviation.
+    fn wasserstein(&self, counts: &BinCounts) -> Option<f64> {
+        let Bins::Numeric(bins) = &self.reference.bins else { return None };
+        let deviation = self.reference.counts.moments.variance().sqrt();
+        let edges = bins.edges();
+        if deviation <= 0.0 || edges.len() < 2 {
+            return None;
+        }
+        let shares = |counts: &BinCounts| {
+            // what is beyond the reference lies at its ends
+            let [below, above, ..] = bins.special();
+            let finite = &counts.counts[..=edges.len()];
+            let total =
+                (finite.iter().sum::<u64>() + counts.counts[below] + counts.counts[above]).max(1) as f64;
+            let mut sum = counts.counts[below] as f64;
+            finite[..edges.len()]
+                .iter()
+                .map(|n| {
+                    sum += *n as f64;
+                    sum / total
+                })
+                .collect::<Vec<f64>>()
+        };
+        let (reference, current) = (shares(&self.reference.counts), shares(counts));
+        let apart: Vec<f64> = reference.iter().zip(&current).map(|(a, b)| (a - b).abs()).collect();
+        let area: f64 =
+            (1..edges.len()).map(|i| (edges[i] - edges[i - 1]) * f64::midpoint(apart[i], apart[i - 1])).sum();
+        Some(area / deviation)
+    }
+
+    /// The last window that is over.
+    #[must_use]
+    pub fn window(&self) -> Option<&Window> {
+        self.last.as_ref()
+    }
+
+    /// Rows of the window that is under way.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.window.rows()
+    }
+
+    /// What it is held against.
+    #[must_use]
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    /// Whether values follow each other too closely for the evidence to mean what it says: then fewer should be
+    /// sampled.
+    #[must_use]
+    pub fn is_correlated(&self) -> bool {
+        self.correlation.value().is_some_and(|value| value > CORRELATION_MAX)
+    }
+}
+
+/// Correlation of each value with the one before, of the whole stream.
+#[derive(Debug, Clone, Default)]
+struct Correlation {
+    before: Option<f64>,
+    n: f64,
+    sum: f64,
+    squares: f64,
+    products: f64,
+}
+
+impl Correlation {
+    fn push(&mut self, value: f64) {
+        if let Some(before) = self.before {
+            self.products += before * value;
+        }
+        self.before = Some(value);
+        self.n += 1.0;
+        self.sum += value;
+        self.squares += value * value;
+    }
+
+    fn value(&self) -> Option<f64> {
+        let mean = self.sum / self.n;
+        let variance = self.squares / self.n - mean * mean;
+        let known = self.n >= CORRELATION_ROWS_MIN && variance > 1e-12;
+        known.then(|| (self.products / (self.n - 1.0) - mean * mean) / variance)
+    }
+}
+
+#[cfg(test)]
+mod tests;
