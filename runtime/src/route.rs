@@ -2,7 +2,11 @@
 //! [`RouteFile`] as it is written, [`Route`] once checked; choosing is a pure function of the key. Must not know
 //! tables, servables, JSON, HTTP, or where a key is found.
 
+mod cells;
 mod check;
+pub mod latency;
+pub mod ledger;
+pub mod tally;
 
 use std::{
     collections::BTreeMap,
@@ -15,10 +19,14 @@ use std::{
 };
 
 use gannet_models::Version;
-use gannet_stats::split::{BASIS_POINTS, Split};
+use gannet_stats::split::{self, BASIS_POINTS, Split};
 use serde::{Deserialize, Serialize};
 
 pub use check::RouteFaults;
+use ledger::Ledger;
+use tally::{Side, Tally};
+
+use crate::{InferError, InferResponse, Time, clock, control::rollout::bandit::Policy, servable::Servable};
 
 /// A route as it is written.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -35,6 +43,23 @@ pub struct RouteFile {
     /// The name of the split; by default the model's name. Another name is an independent split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub salt: Option<String>,
+    /// Lets the shares learn from rewards; the weights of the split are where it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandit: Option<BanditFile>,
+}
+
+/// Shares that learn, as they are written. No test is made on them, and none may be: a rollout is for that.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BanditFile {
+    /// The metric, 0 to 1, that is fed back as a reward.
+    pub reward: String,
+    /// `thompson`, as by default, or `epsilon_greedy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// For `epsilon_greedy`: the share of the requests that any version may answer; by default 0.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epsilon: Option<f64>,
 }
 
 /// A version's share as it is written.
@@ -84,6 +109,16 @@ pub struct Route {
     shadows: Vec<Shadow>,
     sticky: Sticky,
     key_split: Split,
+    bandit: Option<BanditSpec>,
+}
+
+/// Shares that learn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BanditSpec {
+    /// The metric that is the reward.
+    pub reward: String,
+    /// How shares follow from rewards.
+    pub policy: Policy,
 }
 
 /// A version and its share of the keys.
@@ -135,6 +170,17 @@ pub struct LiveRoute {
     pub route: Route,
     /// By place in the split; a version keeps its counts from one route of a model to the next.
     pub counts: Vec<Arc<ArmCounts>>,
+    /// Who looks at the requests.
+    pub judge: Judge,
+}
+
+/// What is noted of a route's requests while somebody judges its versions.
+#[derive(Debug, Clone, Default)]
+pub struct Judge {
+    /// The version on trial, with what became of its requests and of the others'.
+    pub trial: Option<(Version, Arc<Tally>)>,
+    /// Who answered which request.
+    pub ledger: Option<Arc<Ledger>>,
 }
 
 /// Requests of one version of a split.
@@ -150,6 +196,7 @@ pub struct ArmCounts {
 pub struct Arm {
     live: Arc<LiveRoute>,
     index: usize,
+    key_hash: u64,
 }
 
 impl Route {
@@ -179,10 +226,26 @@ impl Route {
         &self.sticky
     }
 
+    /// How the shares learn, if they do.
+    #[must_use]
+    pub fn bandit(&self) -> Option<&BanditSpec> {
+        self.bandit.as_ref()
+    }
+
     /// The place in the split of the version that a key is assigned to: the same one in every process.
     #[must_use]
     pub fn assign(&self, key: &[u8]) -> usize {
-        let bucket = self.key_split.bucket(key);
+        self.place(self.key_hash(key))
+    }
+
+    /// What assigns a key.
+    pub(crate) fn key_hash(&self, key: &[u8]) -> u64 {
+        self.key_split.hash(key)
+    }
+
+    /// [`Route::assign`] of a key with this hash.
+    pub(crate) fn place(&self, key_hash: u64) -> usize {
+        let bucket = split::bucket_of(key_hash);
         self.ranges.iter().find(|(range, _)| range.contains(&bucket)).map_or(0, |(_, index)| *index)
     }
 
@@ -227,25 +290,41 @@ impl Shadow {
 impl LiveRoute {
     /// The route in force after `before`.
     #[must_use]
-    pub fn after(before: Option<&Self>, route: Route) -> Self {
+    pub fn after(before: Option<&Self>, route: Route, judge: Judge) -> Self {
         let known = |version: &Version| {
             let live = before?;
             let index = live.route.split.iter().position(|weight| weight.version == *version)?;
             live.counts.get(index).cloned()
         };
         let counts = route.split.iter().map(|weight| known(&weight.version).unwrap_or_default()).collect();
-        Self { route, counts }
+        Self { route, counts, judge }
+    }
+
+    /// The side of a version that somebody judges.
+    fn side(&self, version: &Version) -> Option<(Side, &Tally)> {
+        let (candidate, tally) = self.judge.trial.as_ref()?;
+        Some((if version == candidate { Side::Candidate } else { Side::Stable }, tally))
+    }
+
+    /// A shadow on trial sees a copy of a request with this key.
+    pub(crate) fn shadowed(&self, version: &Version, key_hash: u64) {
+        if let Some((Side::Candidate, tally)) = self.side(version) {
+            tally.saw(Side::Candidate, key_hash);
+        }
     }
 
     /// Puts a request into the arm of its key. `falls_back` tells whether another version answers for it.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, index: usize, falls_back: bool) -> Arm {
+    pub fn enter(self: &Arc<Self>, index: usize, key_hash: u64, falls_back: bool) -> Arm {
         let counts = &self.counts[index];
         counts.requests.fetch_add(1, Ordering::Relaxed);
         if falls_back {
             counts.fallbacks.fetch_add(1, Ordering::Relaxed);
         }
-        Arm { live: Arc::clone(self), index }
+        if let Some((side, tally)) = self.side(&self.route.split[index].version) {
+            tally.assigned(side, key_hash);
+        }
+        Arm { live: Arc::clone(self), index, key_hash }
     }
 }
 
@@ -268,6 +347,28 @@ impl Arm {
     #[must_use]
     pub fn version(&self) -> &Version {
         &self.live.route.split[self.index].version
+    }
+
+    /// The request came to its end: notes what that says of the version, if somebody judges it. A version that stood
+    /// in for the one of the arm says nothing.
+    pub fn ended(
+        &self,
+        servable: &Servable,
+        id: &str,
+        arrived: Time,
+        result: Result<&InferResponse, &InferError>,
+    ) {
+        let Judge { trial, ledger } = &self.live.judge;
+        if (trial.is_none() && ledger.is_none()) || servable.version != *self.version() {
+            return;
+        }
+        let now = clock::now();
+        if let Some((side, tally)) = self.live.side(&servable.version) {
+            tally.ended(side, self.key_hash, (&servable.signature, result), now.ns_since(arrived));
+        }
+        if let (Some(ledger), Ok(response)) = (ledger, result) {
+            ledger.note(id, &servable.version, (&servable.signature, response), clock::wall_ms(now));
+        }
     }
 }
 

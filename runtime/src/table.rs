@@ -243,13 +243,15 @@ impl RouteEntry {
 
     fn choose(&self, entry: &ModelEntry, key: &[u8]) -> Option<Routed> {
         let route = &self.live.route;
-        let index = route.assign(key);
+        let key_hash = route.key_hash(key);
+        let index = route.place(key_hash);
         let servable = Arc::clone(entry.servable(*self.answers.get(index)?)?);
-        let arm = self.live.enter(index, servable.version != route.split()[index].version);
+        let arm = self.live.enter(index, key_hash, servable.version != route.split()[index].version);
         let mut shadows = SmallVec::new();
         for ((shadow, line), place) in route.shadows().iter().zip(&self.lines).zip(&self.shadows) {
             let watcher = entry.servable(*place).filter(|watcher| watcher.version != servable.version);
             if let Some(watcher) = watcher.filter(|_| shadow.sees(key)) {
+                self.live.shadowed(&shadow.version, key_hash);
                 shadows.push(Watcher { servable: Arc::clone(watcher), line: Arc::clone(line) });
             }
         }

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     backend::Backend,
     metrics::process,
-    route::{LiveRoute, Route, Shadow},
+    route::{Judge, LiveRoute, Route, Shadow},
     servable::{Incarnation, Loaded, Servable},
     shadow::Line,
     table::{ModelEntry, RouteEntry, ServingTable, TableReader, VersionEntry},
@@ -69,9 +69,9 @@ enum Command {
         model: ModelName,
         labels: BTreeMap<String, Option<Version>>,
     },
-    Route {
+    Traffic {
         model: ModelName,
-        route: Option<Box<Route>>,
+        change: Box<TrafficChange>,
     },
     Published {
         reply: oneshot::Sender<()>,
@@ -87,6 +87,17 @@ enum Command {
     },
     Destroyed(Incarnation),
     Stop,
+}
+
+/// How the requests of a model go from the next table on, all at once.
+#[derive(Debug, Default)]
+pub struct TrafficChange {
+    /// Who answers requests that name no version; `None`: its highest version that is ready.
+    pub route: Option<Route>,
+    /// What is noted of them.
+    pub judge: Judge,
+    /// Labels, as [`Control::restore_labels`] takes them; `None`: as they are.
+    pub labels: Option<BTreeMap<String, Option<Version>>>,
 }
 
 /// The control plane, seen by those who want something of it. Cheap to clone.
@@ -176,10 +187,10 @@ impl Control {
         self.send(Command::RestoreLabels { model, labels });
     }
 
-    /// Routes the requests of a model that name no version; `None`: to its highest version that is ready. The route
-    /// holds from the next table on, whether its versions serve yet or not, and while the model comes and goes.
-    pub fn set_route(&self, model: ModelName, route: Option<Route>) {
-        self.send(Command::Route { model, route: route.map(Box::new) });
+    /// Changes how the requests of a model go. It holds from the next table on, whether the versions serve yet or
+    /// not, and while the model comes and goes.
+    pub fn set_traffic(&self, model: ModelName, change: TrafficChange) {
+        self.send(Command::Traffic { model, change: Box::new(change) });
     }
 
     /// Answers once everything sent before is in the table that requests see.
@@ -290,7 +301,7 @@ impl Manager {
                 let _ = reply.send(self.lifecycle.set_label(&model, &label, version.as_ref()));
             }
             Command::RestoreLabels { model, labels } => self.lifecycle.restore_labels(&model, labels),
-            Command::Route { model, route } => self.route(model, route),
+            Command::Traffic { model, change } => self.traffic(model, *change),
             Command::Published { reply } => self.unpublished.push(reply),
             Command::Settle { model, reply } => self.waiters.push(Waiter { model, reply }),
             Command::Ended { model, incarnation, result } => self.ended(&model, incarnation, result, retired),
@@ -299,10 +310,14 @@ impl Manager {
         }
     }
 
-    fn route(&mut self, model: ModelName, route: Option<Box<Route>>) {
+    fn traffic(&mut self, model: ModelName, change: TrafficChange) {
+        let TrafficChange { route, judge, labels } = change;
+        if let Some(labels) = labels {
+            self.lifecycle.restore_labels(&model, labels);
+        }
         let before = self.routes.remove(&model);
         if let Some(route) = route {
-            let live = Arc::new(LiveRoute::after(before.as_ref().map(|held| &*held.live), *route));
+            let live = Arc::new(LiveRoute::after(before.as_ref().map(|held| &*held.live), route, judge));
             let line = |shadow: &Shadow| {
                 let same = |line: &&Arc<Line>| {
                     line.version == shadow.version && line.tolerances == shadow.tolerances

@@ -1,6 +1,10 @@
 //! The series of models and versions in Prometheus' text exposition format. Must not know how they are counted.
 
+mod rollouts;
+
 use std::fmt::Write as _;
+
+pub use self::rollouts::render_rollouts;
 
 use super::{
     BUCKETS, HistogramSnapshot, LATENCY_BOUNDS_NS, LoadCounts, Outcome, PHASE_NAMES, Phase, ROWS_BOUNDS,
@@ -63,7 +67,25 @@ pub fn render_routes(routes: &[(&str, &RouteEntry)]) -> String {
     let lines =
         routes.iter().flat_map(|(model, route)| route.lines.iter().map(move |line| (*model, &**line)));
     render_shadows(&mut page, &lines.collect::<Vec<_>>());
+    render_feedback(&mut page, routes);
     page
+}
+
+fn render_feedback(page: &mut String, routes: &[(&str, &RouteEntry)]) {
+    family(page, "gannet_feedback_total", "counter", "Outcomes that were fed back, by what became of them");
+    let ledgers = routes.iter().filter_map(|(model, route)| Some((model, route.live.judge.ledger.as_ref()?)));
+    for (model, ledger) in ledgers {
+        let (model, fed) = (escape(model), ledger.fed());
+        for (outcome, count) in [
+            ("accepted", fed.accepted),
+            ("unknown_id", fed.unknown),
+            ("repeated", fed.repeated),
+            ("unused", fed.unused),
+        ] {
+            let _ =
+                writeln!(page, "gannet_feedback_total{{model=\"{model}\",outcome=\"{outcome}\"}} {count}");
+        }
+    }
 }
 
 fn render_shadows(page: &mut String, lines: &[(&str, &Line)]) {

@@ -5,7 +5,11 @@ use std::fmt;
 use gannet_models::Version;
 use gannet_stats::split::{BASIS_POINTS, Split};
 
-use super::{Route, RouteFile, Shadow, Sticky, StickyFile, StickyKey, Weight};
+use super::{BanditFile, BanditSpec, Route, RouteFile, Shadow, Sticky, StickyFile, StickyKey, Weight};
+use crate::control::rollout::bandit::Policy;
+
+/// Share of the requests that any version may answer, where none is written.
+const EPSILON: f64 = 0.1;
 
 /// Versions of one split.
 const VERSIONS_MAX: usize = 16;
@@ -35,11 +39,12 @@ pub(super) fn route(model: &str, file: &RouteFile) -> Result<Route, RouteFaults>
     let split = split(file, &mut faults);
     let shadows = shadows(file, salt, &mut faults);
     let sticky = sticky(file.sticky.as_ref(), &mut faults);
+    let bandit = file.bandit.as_ref().map(|bandit| self::bandit(bandit, split.len(), &mut faults));
     if !faults.is_empty() {
         return Err(RouteFaults(faults));
     }
     let ranges = Route::ranges(&split);
-    Ok(Route { split, ranges, shadows, sticky, key_split: Split::new(salt) })
+    Ok(Route { split, ranges, shadows, sticky, key_split: Split::new(salt), bandit })
 }
 
 fn split(file: &RouteFile, faults: &mut Vec<String>) -> Vec<Weight> {
@@ -127,4 +132,35 @@ fn sticky(file: Option<&StickyFile>, faults: &mut Vec<String>) -> Sticky {
         faults.push(format!("sticky: expected a name of 1 to {NAME_BYTES_MAX} bytes, got {}", name.len()));
     }
     Sticky { key, required: required.unwrap_or(true) }
+}
+
+fn bandit(file: &BanditFile, versions: usize, faults: &mut Vec<String>) -> BanditSpec {
+    let reward = file.reward.clone();
+    if reward.is_empty() || reward.len() > NAME_BYTES_MAX {
+        faults.push(format!(
+            "bandit.reward: expected the name of a metric, 1 to {NAME_BYTES_MAX} bytes, got {}",
+            reward.len()
+        ));
+    }
+    if versions < 2 {
+        faults.push(format!("bandit: expected at least 2 versions in the split, got {versions}"));
+    }
+    let epsilon = file.epsilon.unwrap_or(EPSILON);
+    if !(0.0..=1.0).contains(&epsilon) {
+        faults.push(format!("bandit.epsilon: expected 0 to 1, got {epsilon}"));
+    }
+    let policy = match file.policy.as_deref() {
+        None | Some("thompson") => {
+            if file.epsilon.is_some() {
+                faults.push("bandit.epsilon: only epsilon_greedy has it; leave it out".into());
+            }
+            Policy::Thompson
+        }
+        Some("epsilon_greedy") => Policy::EpsilonGreedy(epsilon),
+        Some(got) => {
+            faults.push(format!("bandit.policy: expected thompson or epsilon_greedy, got '{got}'"));
+            Policy::Thompson
+        }
+    };
+    BanditSpec { reward, policy }
 }

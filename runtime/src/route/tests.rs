@@ -118,9 +118,9 @@ fn the_first_version_stands_in_then_the_largest() {
 
 #[test]
 fn counts_stay_with_their_version() {
-    let first = Arc::new(LiveRoute::after(None, route(&[("1", 9000), ("2", 1000)])));
-    assert_eq!(first.enter(1, true).version().as_str(), "2");
-    let second = LiveRoute::after(Some(&first), route(&[("2", 5000), ("3", 5000)]));
+    let first = Arc::new(LiveRoute::after(None, route(&[("1", 9000), ("2", 1000)]), Judge::default()));
+    assert_eq!(first.enter(1, 0, true).version().as_str(), "2");
+    let second = LiveRoute::after(Some(&first), route(&[("2", 5000), ("3", 5000)]), Judge::default());
     let counts: Vec<(u64, u64)> = second.counts.iter().map(|c| (c.requests(), c.fallbacks())).collect();
     assert_eq!(counts, [(1, 1), (0, 0)]);
 }

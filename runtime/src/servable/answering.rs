@@ -43,6 +43,12 @@ impl Answering {
         &self.servable
     }
 
+    /// When the request had arrived whole.
+    #[must_use]
+    pub fn arrived(&self) -> Time {
+        self.arrived
+    }
+
     fn lost(&self) -> InferError {
         InferError::Backend {
             model: self.servable.model.clone(),

@@ -96,7 +96,7 @@ fn output(
             )
         });
     }
-    let is_float = matches!(first.dtype, DType::Fp16 | DType::Bf16 | DType::Fp32 | DType::Fp64);
+    let is_float = first.dtype.is_float();
     let width = a.len() / rows.max(1);
     if !is_float || width == 0 || width * rows != a.len() {
         return;

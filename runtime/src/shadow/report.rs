@@ -3,6 +3,7 @@
 use gannet_stats::{moments::Moments, score::scores};
 
 use super::compare::Difference;
+use crate::control::rollout::Arms;
 
 /// Worst cases kept.
 const WORST_MAX: usize = 16;
@@ -33,6 +34,8 @@ pub struct Report {
     pub rank_correlation: Option<f64>,
     /// Total variation between the distributions of the rows' largest values; known from 256 rows on.
     pub score_distance: Option<f64>,
+    /// Those values by bin, of the shadow and of the primary; known from 256 rows on.
+    pub scores: Option<Arms<Vec<u64>>>,
     /// The shadow's computing time by the primary's usual one, for the same number of rows.
     pub latency_ratio: Option<f64>,
     /// The worst first.
@@ -104,6 +107,7 @@ impl Findings {
             best_shared: mean(&self.best_shared),
             rank_correlation: mean(&self.ranks),
             score_distance: self.scores.distance(),
+            scores: self.scores.counts(),
             latency_ratio: (primary > 0).then(|| shadow as f64 / primary as f64),
             ..self.report.clone()
         }
@@ -148,6 +152,11 @@ impl Scores {
         let bin = |edges: &[f64], score: f64| edges.partition_point(|edge| *edge <= score);
         self.primary[bin(&self.edges, primary)] += 1;
         self.shadow[bin(&self.edges, shadow)] += 1;
+    }
+
+    fn counts(&self) -> Option<Arms<Vec<u64>>> {
+        let known = !self.edges.is_empty();
+        known.then(|| Arms { candidate: self.shadow.clone(), stable: self.primary.clone() })
     }
 
     fn distance(&self) -> Option<f64> {

@@ -117,13 +117,44 @@ impl Bandit {
         if !(0.0..=1.0).contains(&reward) {
             return Err(BanditError::Reward(reward));
         }
-        let Some(arm) = self.arms.iter_mut().find(|arm| arm.version == version) else {
-            let known: Vec<&str> = self.arms.iter().map(|arm| arm.version.as_str()).collect();
-            return Err(BanditError::Unknown { known: known.join(", "), got: version.to_owned() });
-        };
+        let arm = self.arm(version)?;
         arm.rewards += reward;
         arm.pulls += 1;
         Ok(())
+    }
+
+    /// What is known of a version by now, counted elsewhere.
+    ///
+    /// # Errors
+    /// [`BanditError`] for an unknown version.
+    pub fn set(&mut self, version: &str, rewards: f64, pulls: u64) -> Result<(), BanditError> {
+        let arm = self.arm(version)?;
+        (arm.rewards, arm.pulls) = (rewards, pulls);
+        Ok(())
+    }
+
+    fn arm(&mut self, version: &str) -> Result<&mut Arm, BanditError> {
+        let known: Vec<&str> = self.arms.iter().map(|arm| arm.version.as_str()).collect();
+        let unknown = BanditError::Unknown { known: known.join(", "), got: version.to_owned() };
+        self.arms.iter_mut().find(|arm| arm.version == version).ok_or(unknown)
+    }
+
+    /// The share of requests that each version would be chosen for now, in basis points that sum to 10000, each at
+    /// least `least_bp`: who gets nothing is never learnt of again.
+    pub fn shares_bp(&mut self, draws: u32, least_bp: u32) -> Vec<u32> {
+        let versions: Vec<String> = self.arms.iter().map(|arm| arm.version.clone()).collect();
+        let mut counts = vec![0u64; versions.len()];
+        for _ in 0..draws {
+            let chosen = self.choose().to_owned();
+            let place = versions.iter().position(|version| *version == chosen);
+            counts[place.unwrap_or(0)] += 1;
+        }
+        let left = u64::from(10_000 - least_bp * versions.len() as u32);
+        let share = |count: &u64| least_bp + (count * left / u64::from(draws.max(1))) as u32;
+        let mut shares: Vec<u32> = counts.iter().map(share).collect();
+        let best = (0..shares.len()).max_by_key(|index| shares[*index]).unwrap_or(0);
+        shares[best] += 10_000 - shares.iter().sum::<u32>();
+        shares
     }
 
     /// What is known.
@@ -156,6 +187,19 @@ mod tests {
                 assert!(pulls[1] > 1800, "{policy:?}, seed {seed}: {pulls:?}");
                 assert_eq!(pulls, run(policy, seed), "the same seed chooses the same");
             }
+        }
+    }
+
+    #[test]
+    fn shares_follow_what_is_known_and_leave_something_to_everyone() {
+        for policy in [Policy::Thompson, Policy::EpsilonGreedy(0.1)] {
+            let mut bandit = Bandit::new(policy, &["1", "2", "3"].map(String::from), 7).unwrap();
+            bandit.set("1", 100.0, 1000).unwrap();
+            bandit.set("2", 300.0, 1000).unwrap();
+            bandit.set("3", 200.0, 1000).unwrap();
+            let shares = bandit.shares_bp(1000, 100);
+            assert_eq!(shares.iter().sum::<u32>(), 10_000);
+            assert!(shares[1] > 8500 && shares[0] >= 100 && shares[2] >= 100, "{policy:?}: {shares:?}");
         }
     }
 

@@ -121,6 +121,10 @@ impl GuardMemory {
         log_sum_exp(sums) - (components as f64).ln()
     }
 
+    pub(super) fn tau2(&self) -> Option<f64> {
+        self.tau2
+    }
+
     /// The shares of the traffic change: what was found is kept, and counting begins anew.
     pub(super) fn close(&mut self) {
         self.closed.resize(self.closed.len().max(self.current.len()), 0.0);
@@ -143,7 +147,9 @@ impl GuardMemory {
 /// Looks at the evidence of this epoch.
 pub(super) fn look(guard: &Guard, memory: &mut GuardMemory, look: Look<'_>) -> GuardReport {
     let measured = match (guard.measure, look.traffic) {
-        (Measure::Disagreement, Traffic::Weight(_)) | (Measure::Metric(_), Traffic::Shadow(_)) => false,
+        // a shadow waits until nobody else wants the core: how long its answers take says nothing
+        (Measure::Disagreement, Traffic::Weight(_))
+        | (Measure::Metric(_) | Measure::Latency, Traffic::Shadow(_)) => false,
         (Measure::Disagreement, Traffic::Shadow(_)) => true,
         _ => look.traffic.share().is_some(),
     };

@@ -49,6 +49,8 @@ pub struct PlanFile {
     pub crashes_max: Option<u32>,
     /// Name of the split of users; by default made of model and candidate.
     pub salt: Option<String>,
+    /// How old a request is before the metrics fed back of it count; by default 0.
+    pub horizon_seconds: Option<u64>,
 }
 
 /// A stage as it is written: `shadow` or `weight_bp`, and what it takes at least.
@@ -171,6 +173,9 @@ pub struct Plan {
     pub crashes_max: u32,
     /// Name of the split of users.
     pub salt: String,
+    /// How old a request is before the metrics fed back of it count.
+    #[serde(default)]
+    pub horizon_seconds: u64,
 }
 
 impl Plan {
@@ -221,7 +226,7 @@ impl Plan {
                 }
             };
         }
-        let _ = writeln!(text, "{} {}", self.cool_down_seconds, self.crashes_max);
+        let _ = writeln!(text, "{} {} {}", self.cool_down_seconds, self.crashes_max, self.horizon_seconds);
         gannet_models::Digest::of(text.as_bytes()).to_string()
     }
 }

@@ -160,6 +160,15 @@ impl State {
         matches!(self.status, Status::Promoted | Status::RolledBack)
     }
 
+    /// Whether what is chosen once, and then holds, was chosen alike: the threshold of what is slow and the mixtures
+    /// of the tests. A look that chooses must be kept; one that only finds may be forgotten, for the next finds more.
+    #[must_use]
+    pub fn chose_as(&self, other: &Self) -> bool {
+        let mixtures =
+            |state: &Self| -> Vec<Option<f64>> { state.memory.values().map(GuardMemory::tau2).collect() };
+        self.latency_threshold_us == other.latency_threshold_us && mixtures(self) == mixtures(other)
+    }
+
     /// The stage it is in.
     pub(super) fn stage<'a>(&self, plan: &'a Plan) -> Option<&'a Stage> {
         plan.stages.get(self.stage)

@@ -47,7 +47,7 @@ fn every_fault_of_a_plan_is_named() {
             "candidate: version '1' is the baseline itself",
             "alpha: expected 0.000001 to 0.2",
             "stages[1].weight_bp: expected more than 500, the stage before it, got 100",
-            "stages[2].shadow: expected a share above 0, at most 1, got 1.5",
+            "stages[2].shadow: expected a share of 0.0001 to 1, got 1.5",
             "stages[3]: expected either 'shadow' or 'weight_bp', got neither",
             "did you mean 'error_rate'?",
             "guards[1].tolerance: expected a number of at least 0 (0.1 is 10 %), got -1",
@@ -157,7 +157,8 @@ fn every_guard_finds_harm_and_safety() {
         assert!(decision.to_string().starts_with(expected), "{expected}: {decision} {:#?}", next.guards);
     };
     check(&shadow, &evidence(0, 50, same, 100, 1.0), "advance");
-    check(&shadow, &evidence(0, 500, same, 100, 1.0), "roll back: latency");
+    check(&shadow, &evidence(0, 500, same, 100, 1.0), "advance");
+    check(&weighted, &evidence(1, 500, same, 100, 1.0), "roll back: latency");
     check(&shadow, &evidence(0, 50, [1000, 3000, 6000], 100, 1.0), "roll back: output_drift");
     check(&shadow, &evidence(0, 50, same, 1000, 1.0), "roll back: disagreement");
     check(&weighted, &evidence(1, 50, same, 1000, 1.0), "promote");

@@ -12,6 +12,8 @@ use super::{
 /// Guards that share the error probability; more would make each blind.
 const GUARDS_MAX: usize = 16;
 const STAGES_MAX: usize = 32;
+/// How long a request may be remembered.
+const HORIZON_SECONDS_MAX: u64 = 90 * 24 * 60 * 60;
 
 /// Names that guards have; the last one is a beginning.
 const GUARD_NAMES: [&str; 5] = ["error_rate", "latency", "output_drift", "disagreement", "metric:"];
@@ -53,6 +55,12 @@ pub(super) fn plan(model: &ModelName, serving: &Version, file: &PlanFile) -> Res
     if crashes_max == 0 {
         faults.push("crashes_max: expected at least 1, got 0; leave it out for 5".into());
     }
+    let horizon_seconds = file.horizon_seconds.unwrap_or(0);
+    if horizon_seconds > HORIZON_SECONDS_MAX {
+        faults.push(format!(
+            "horizon_seconds: expected at most {HORIZON_SECONDS_MAX} (90 days), got {horizon_seconds}"
+        ));
+    }
     let plan = Plan {
         model: model.to_string(),
         salt: file.salt.clone().unwrap_or_else(|| format!("{model}/{candidate}")),
@@ -64,6 +72,7 @@ pub(super) fn plan(model: &ModelName, serving: &Version, file: &PlanFile) -> Res
         freeze,
         cool_down_seconds: file.cool_down_seconds.unwrap_or(COOL_DOWN_SECONDS),
         crashes_max,
+        horizon_seconds,
     };
     let shadows = plan.stages.iter().any(|stage| matches!(stage.traffic, Traffic::Shadow(_)));
     let pairs = plan.guards.iter().position(|guard| guard.measure == Measure::Disagreement);
@@ -117,9 +126,9 @@ fn stages(files: Option<&[StageFile]>, faults: &mut Vec<String>) -> Vec<Stage> {
 
 fn traffic(file: &StageFile, path: &str, faults: &mut Vec<String>) -> Option<Traffic> {
     match (file.shadow, file.weight_bp) {
-        (Some(share), None) if share > 0.0 && share <= 1.0 => Some(Traffic::Shadow(share)),
+        (Some(share), None) if (0.0001..=1.0).contains(&share) => Some(Traffic::Shadow(share)),
         (Some(share), None) => {
-            faults.push(format!("{path}.shadow: expected a share above 0, at most 1, got {share}"));
+            faults.push(format!("{path}.shadow: expected a share of 0.0001 to 1, got {share}"));
             None
         }
         (None, Some(weight_bp)) if (1..=10_000).contains(&weight_bp) => Some(Traffic::Weight(weight_bp)),
