@@ -8,6 +8,7 @@ mod router;
 mod config_view;
 mod labels;
 mod models;
+mod rollouts;
 mod shadows;
 mod traffic;
 
@@ -41,7 +42,7 @@ use crate::{
     state::State,
 };
 
-/// Bytes of a body; the largest that means anything is a route.
+/// Bytes of a body; the largest that means anything is a rollout's plan.
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// Time for a body to arrive whole.
 const BODY_TIME_MAX: Duration = Duration::from_secs(10);

@@ -243,12 +243,17 @@ pub fn begin(table: &TableReader, target: Target<'_>, mut ask: Ask) -> Result<As
     let stated = (timeout_us > 0).then(|| ask.arrived + Duration::from_micros(timeout_us));
     let rows = checked.rows;
     let watched = Watched::new(shadows, &checked);
-    let answering = servable.submit(InferRequest {
+    let submitted = servable.submit(InferRequest {
         inputs: checked.inputs,
         rows,
         priority: ask.parameters.priority,
         deadline: stated.into_iter().chain(ask.deadline).min(),
         arrived: ask.arrived,
+    });
+    let answering = submitted.inspect_err(|error| {
+        if let Some(arm) = &arm {
+            arm.ended(&servable, &ask.id, ask.arrived, Err(error));
+        }
     })?;
     Ok(Asked { answering, arm, watched, id: ask.id, wanted, rows })
 }
@@ -293,6 +298,9 @@ impl Asked {
         let id = if self.id.is_empty() { generate_id() } else { self.id };
         if let Some(watched) = self.watched {
             (*watched).answered(&servable, &id, &response);
+        }
+        if let Some(arm) = &self.arm {
+            arm.ended(&servable, &id, self.answering.arrived(), response.as_ref());
         }
         let response = response?;
         let pick = |wanted: &Wanted| {

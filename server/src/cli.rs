@@ -6,6 +6,7 @@ mod check;
 pub(crate) mod client;
 mod models;
 mod profile;
+mod rollout;
 mod serve;
 mod table;
 
@@ -47,6 +48,8 @@ enum Command {
     /// Ask a running server for its models, their states and reasons
     #[command(after_long_help = MODELS_EXAMPLES)]
     Models(ModelsArgs),
+    /// Roll a version out by evidence: begin, watch, hold, promote, take back, explain
+    Rollout(rollout::RolloutArgs),
     /// Compile a model for a microcontroller, and inspect, verify and sign what comes out
     Edge(gannet_edge::cli::EdgeArgs),
 }
@@ -153,6 +156,8 @@ Examples:
   gannet models/ more-models/             serve two repositories, and follow what changes in them
   gannet check models/                    what would be served, without serving
   gannet models                           what a running server serves, and why not
+  gannet rollout start digits --candidate 2
+                                          move the traffic to version 2, as far as the evidence allows
   gannet edge compile --model digits@1 --out digits-edge
                                           the same model for a microcontroller
   gannet --http 0.0.0.0:8000 models/      answer other machines too
@@ -215,6 +220,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Profile(args)) => profile::run(&args),
         Some(Command::Models(args)) => models::run(&args),
+        Some(Command::Rollout(args)) => rollout::run(&args),
         Some(Command::Edge(args)) => gannet_edge::cli::run(&args),
     };
     code.into()

@@ -1,12 +1,12 @@
 //! The metrics listener: what the runtime and the recorder have counted, as Prometheus reads it. Must not know how
 //! anything is counted, nor any name of a metric.
 
-use std::{net::SocketAddr, sync::Arc, sync::OnceLock};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, sync::OnceLock};
 
 use bytes::Bytes;
 use gannet_runtime::{
-    control::manager,
-    metrics::{LoadCounts, VersionSample, render, render_loads, render_routes},
+    control::{manager, rollout::View},
+    metrics::{LoadCounts, VersionSample, render, render_loads, render_rollouts, render_routes},
     table::RouteEntry,
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -19,6 +19,7 @@ use crate::{
     guard,
     respond::{Kind, Refusal},
     state::{SERVER_VERSION, State},
+    traffic::Shown,
 };
 
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -63,8 +64,20 @@ pub fn page(state: &State, recorder: &PrometheusHandle, native: bool) -> String 
     let mut page = render(&samples, native);
     page.push_str(&render_loads(&loads));
     page.push_str(&render_routes(&routes));
+    page.push_str(&rollouts(&state.traffic.rollouts()));
     page.push_str(&recorder.render());
     page
+}
+
+/// The newest rollout of each model.
+fn rollouts(shown: &Shown) -> String {
+    let mut newest: BTreeMap<&str, &View> = BTreeMap::new();
+    for rollout in &shown.rollouts {
+        newest.entry(&rollout.view.model).or_insert(&rollout.view);
+    }
+    let decisions =
+        shown.decisions.iter().map(|((model, decision), count)| (model.as_str(), *decision, *count));
+    render_rollouts(&newest.into_values().collect::<Vec<_>>(), &decisions.collect::<Vec<_>>())
 }
 
 /// Answers scrapes.

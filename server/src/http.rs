@@ -3,6 +3,7 @@
 
 pub mod body;
 pub mod codec;
+mod feedback;
 pub mod infer;
 pub mod json;
 pub mod manage;

@@ -1,25 +1,39 @@
-//! Who changes routes and labels: one thread, so that of two writers one learns of the other. What it changed is in
-//! the state folder before it is told, and holds after a restart. Must not know HTTP, nor how a route is followed.
+//! Who changes routes and labels, and carries rollouts out: one thread, so that of two writers one learns of the other.
+//! What it changed is in the state folder before it is told, and holds after a restart. Must not know HTTP, nor how a
+//! route is followed.
 
+mod bandits;
 mod check;
+mod log;
+mod rollouts;
 mod saved;
+mod trial;
 
-use std::{collections::BTreeMap, io, path::Path, sync::Arc, thread::JoinHandle};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
 
 use arc_swap::ArcSwap;
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use gannet_models::{ModelName, Version};
 use gannet_runtime::{
-    control::manager::Control,
-    route::{Route, RouteFile},
+    control::{
+        manager::{Control, TrafficChange},
+        rollout::PlanFile,
+    },
+    route::{Judge, Route, RouteFile},
 };
 use tokio::sync::oneshot;
 
+use self::bandits::Bandits;
 pub use self::check::no_route;
+pub use self::log::{Logs, RolloutLog};
+use self::rollouts::Rollouts;
+pub use self::rollouts::{Shown, ShownRollout, Wish, no_rollout};
 pub use self::saved::{Saved, SavedModel, SavedRoute};
 use self::saved::{SavedFile, Writer};
 use crate::respond::{Kind, Refusal};
 
+/// Time between two looks at rollouts and at routes that learn.
+const LOOK: Duration = Duration::from_millis(250);
 /// Changes that may wait.
 const CHANGES_MAX: usize = 64;
 /// Labels of one model that are set by hand.
@@ -54,14 +68,26 @@ enum Change {
         version: Option<Version>,
         reply: oneshot::Sender<Result<(), Refusal>>,
     },
+    Start {
+        model: ModelName,
+        plan: Box<PlanFile>,
+        actor: String,
+        reply: oneshot::Sender<Result<u64, Refusal>>,
+    },
+    Wish {
+        wish: Box<Wish>,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
     Stop,
 }
 
-/// Routes and labels, seen by endpoints.
+/// Routes, labels and rollouts, seen by endpoints.
 #[derive(Debug)]
 pub struct Traffic {
     changes: Sender<Change>,
     saved: Arc<ArcSwap<Saved>>,
+    shown: Arc<ArcSwap<Shown>>,
+    logs: Logs,
 }
 
 impl Traffic {
@@ -80,14 +106,24 @@ impl Traffic {
         }
         let found = file.read()?;
         let saved = Arc::new(ArcSwap::from_pointee(Saved::default()));
-        let mut keeper = Keeper { control, file, writer, saved: Arc::clone(&saved) };
+        let shown = Arc::new(ArcSwap::from_pointee(Shown::default()));
+        let logs = Logs::new(state_dir);
+        let mut keeper = Keeper {
+            control,
+            file,
+            writer,
+            saved: Arc::clone(&saved),
+            shown: Arc::clone(&shown),
+            rollouts: Rollouts::new(logs.clone()),
+            bandits: Bandits::default(),
+        };
         keeper.restore(found)?;
         let (changes, receiver) = bounded(CHANGES_MAX);
         let start = || -> io::Result<JoinHandle<()>> {
             std::thread::Builder::new().name("gannet-traffic".into()).spawn(move || keeper.run(&receiver))
         };
         let thread = start().map_err(|error| format!("no thread for routes and labels: {error}"))?;
-        Ok((Self { changes, saved }, thread))
+        Ok((Self { changes, saved, shown, logs }, thread))
     }
 
     /// What is in force.
@@ -125,12 +161,51 @@ impl Traffic {
         self.ask(Change::Label { model, label, version, reply }, done).await
     }
 
+    /// Every rollout as it stands.
+    #[must_use]
+    pub fn rollouts(&self) -> Arc<Shown> {
+        self.shown.load_full()
+    }
+
+    /// Where the logs of rollouts are.
+    #[must_use]
+    pub fn logs(&self) -> &Logs {
+        &self.logs
+    }
+
+    /// Begins a rollout and gives its number. Returns as [`Traffic::set_route`].
+    ///
+    /// # Errors
+    /// A refusal that names every fault; nothing is changed then.
+    pub async fn start_rollout(
+        &self,
+        model: ModelName,
+        plan: PlanFile,
+        actor: String,
+    ) -> Result<u64, Refusal> {
+        let (reply, done) = oneshot::channel();
+        self.ask(Change::Start { model, plan: Box::new(plan), actor, reply }, done).await
+    }
+
+    /// Obeys a wish for a rollout. Returns as [`Traffic::set_route`].
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`], [`Kind::Precondition`], and [`Kind::Conflict`] when it is over.
+    pub async fn wish(&self, wish: Wish) -> Result<(), Refusal> {
+        let (reply, done) = oneshot::channel();
+        self.ask(Change::Wish { wish: Box::new(wish), reply }, done).await
+    }
+
     /// Ends the thread.
     pub fn stop(&self) {
         let _ = self.changes.send(Change::Stop);
     }
 
-    async fn ask(&self, change: Change, done: oneshot::Receiver<Result<(), Refusal>>) -> Result<(), Refusal> {
+    async fn ask<T>(
+        &self,
+        change: Change,
+        done: oneshot::Receiver<Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
         self.changes.try_send(change).map_err(|error| match error {
             TrySendError::Full(_) => Refusal::new(
                 Kind::Exhausted,
@@ -153,12 +228,35 @@ struct Keeper {
     /// The right to write; `None` while another process has it.
     writer: Option<Writer>,
     saved: Arc<ArcSwap<Saved>>,
+    shown: Arc<ArcSwap<Shown>>,
+    rollouts: Rollouts,
+    bandits: Bandits,
 }
 
 impl Keeper {
     fn run(mut self, changes: &Receiver<Change>) {
-        while let Ok(change) = changes.recv() {
+        loop {
+            let change = if self.rollouts.is_idle() && self.bandits.is_idle() {
+                changes.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                changes.recv_timeout(LOOK)
+            };
+            let change = match change {
+                Ok(change) => change,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.look();
+                    self.learn();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             match change {
+                Change::Start { model, plan, actor, reply } => {
+                    let _ = reply.send(self.start_rollout(&model, &plan, &actor));
+                }
+                Change::Wish { wish, reply } => {
+                    let _ = reply.send(self.wish(&wish));
+                }
                 Change::Route { model, file, condition, reply } => {
                     let _ = reply.send(self.route(&model, file, &condition));
                 }
@@ -178,10 +276,13 @@ impl Keeper {
             let route = route.transpose().map_err(|faults| {
                 format!("{}: the route of '{model}': {faults}; {}", self.file.path().display(), saved::ADVICE)
             })?;
-            self.control.set_route(model.clone(), route);
+            let judge = self.learner(model, kept);
+            let change = TrafficChange { route, judge, labels: None };
+            self.control.set_traffic(model.clone(), change);
         }
         self.saved.store(Arc::new(saved));
-        Ok(())
+        // who does not write does not decide: then the one that does carries rollouts out
+        if self.writer.is_some() { rollouts::restore(self) } else { Ok(()) }
     }
 
     fn route(
@@ -191,6 +292,7 @@ impl Keeper {
         condition: &Condition,
     ) -> Result<(), Refusal> {
         self.take_over()?;
+        self.rolls_out(model)?;
         let mut saved = Saved::clone(&self.saved.load());
         let before = saved.models.get(model).and_then(|kept| kept.route.as_ref());
         check::condition(model, before, condition)?;
@@ -208,8 +310,10 @@ impl Keeper {
         let revision = saved.revision;
         let kept = saved.models.entry(model.clone()).or_default();
         kept.route = file.map(|route| SavedRoute { revision, route });
+        kept.rewards.clear();
         self.write(&saved)?;
-        self.control.set_route(model.clone(), route);
+        let judge = saved.models.get(model).map_or_else(Judge::default, |kept| self.learner(model, kept));
+        self.control.set_traffic(model.clone(), TrafficChange { route, judge, labels: None });
         self.follow(saved)
     }
 
@@ -260,9 +364,8 @@ impl Keeper {
         for model in self.saved.load().models.keys() {
             found.models.entry(model.clone()).or_default();
         }
-        self.restore(found).map_err(internal)?;
         self.writer = Some(writer);
-        Ok(())
+        self.restore(found).inspect_err(|_| self.writer = None).map_err(internal)
     }
 
     fn write(&self, saved: &Saved) -> Result<(), Refusal> {

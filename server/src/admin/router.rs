@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use serde_json::Value;
 
-use super::{Context, config_view, labels, models, shadows, traffic};
+use super::{Context, config_view, labels, models, rollouts, shadows, traffic};
 use crate::respond::Refusal;
 
 /// One call of a route.
@@ -68,11 +68,29 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::PUT, TRAFFIC, |call| Box::pin(traffic::put(call))),
     route(Method::DELETE, TRAFFIC, |call| Box::pin(traffic::delete(call))),
     route(Method::GET, "/admin/v1/models/{model}/shadows", |call| plain(shadows::get(call))),
+    route(Method::GET, "/admin/v1/rollouts", |call| plain(rollouts::all(call))),
+    route(Method::GET, ROLLOUTS, |call| plain(rollouts::list(call))),
+    route(Method::POST, ROLLOUTS, |call| Box::pin(rollouts::start(call))),
+    route(Method::GET, "/admin/v1/models/{model}/rollouts/{id}", |call| Box::pin(rollouts::get(call))),
+    route(Method::GET, "/admin/v1/models/{model}/rollouts/{id}/log", |call| plain(rollouts::log(call))),
+    route(Method::POST, "/admin/v1/models/{model}/rollouts/{id}/pause", |call| {
+        Box::pin(rollouts::pause(call))
+    }),
+    route(Method::POST, "/admin/v1/models/{model}/rollouts/{id}/resume", |call| {
+        Box::pin(rollouts::resume(call))
+    }),
+    route(Method::POST, "/admin/v1/models/{model}/rollouts/{id}/promote", |call| {
+        Box::pin(rollouts::promote(call))
+    }),
+    route(Method::POST, "/admin/v1/models/{model}/rollouts/{id}/rollback", |call| {
+        Box::pin(rollouts::rollback(call))
+    }),
     route(Method::GET, "/admin/v1/config", |call| plain(config_view::get(call))),
     route(Method::GET, "/admin/v1/openapi.json", |_| plain(async { openapi() })),
 ];
 
 const TRAFFIC: &str = "/admin/v1/models/{model}/traffic";
+const ROLLOUTS: &str = "/admin/v1/models/{model}/rollouts";
 
 /// The description of everything above.
 pub(super) const OPENAPI: &str = include_str!("openapi.json");

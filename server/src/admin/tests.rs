@@ -50,7 +50,9 @@ fn start(name: &str, change: impl FnOnce(&mut Config)) -> Server {
 impl Server {
     fn call(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
         let base = format!("http://{}", self.app.addresses().admin.unwrap());
-        let answer = client::call(&client::Request { method, base: &base, path, body, token: None }).unwrap();
+        let answer =
+            client::call(&client::Request { method, base: &base, path, body, token: None, actor: None })
+                .unwrap();
         (answer.status, serde_json::from_slice(&answer.body).unwrap())
     }
 
@@ -201,6 +203,8 @@ fn answers_are_as_described_and_every_route_answers() {
     server.bad("PUT", path, &shadowed.replace(r#""1","f"#, r#""9","f"#), 404, "shadow[0].version");
     server.good("DELETE", traffic, &["iris"], "");
 
+    rollouts(&server);
+
     let again = server.good("POST", &format!("{version}/reload"), &["iris", "1"], "");
     assert_ne!(again["serving"]["incarnation"], before);
     let gone = server.good("POST", &format!("{version}/unload"), &["iris", "1"], "");
@@ -209,7 +213,6 @@ fn answers_are_as_described_and_every_route_answers() {
     server.bad("POST", "/admin/v1/models/iris/versions/1/reload", "", 409, "not wanted");
     let back = server.good("POST", &format!("{version}/load"), &["iris", "1"], "");
     assert_eq!((&back["state"], &back["reason"]), (&json!("READY"), &json!("")));
-    server.bad("POST", "/admin/v1/models/digits/versions/1/load", "", 404, "version policy");
 
     server.bad("GET", "/admin/v1/models/nobody", "", 404, "nobody");
     server.bad("GET", "/admin/v1/models/iris/versions/99", "", 404, "known: 1");
@@ -222,6 +225,48 @@ fn answers_are_as_described_and_every_route_answers() {
         ROUTES.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
     assert_eq!(*server.called.borrow(), routes);
     server.end();
+}
+
+fn rollouts(server: &Server) {
+    let all = "/admin/v1/models/{model}/rollouts";
+    let (one, path) = (format!("{all}/{{id}}"), "/admin/v1/models/digits/rollouts");
+    let plan = r#"{"candidate":"1","stages":[{"weight_bp":500},{"weight_bp":10000}],"cool_down_seconds":0}"#;
+    server.bad("POST", path, "[]", 400, "expected a plan such as");
+    server.bad("POST", path, r#"{"candidate":"2"}"#, 400, "is the baseline itself");
+    server.bad("POST", path, r#"{"candidate":"9"}"#, 404, "there is no version '9'; known: 1, 2");
+    server.bad("POST", "/admin/v1/models/nobody/rollouts", plan, 404, "there is no model");
+    let begun = server.good("POST", all, &["digits"], plan);
+    assert_eq!(
+        (&begun["baseline"], &begun["candidate"], &begun["state"], &begun["weight_bp"]),
+        (&json!("2"), &json!("1"), &json!("canary"), &json!(500))
+    );
+    let id = begun["id"].to_string();
+    assert_eq!(server.good("POST", all, &["digits"], plan)["id"], begun["id"], "the same plan once more");
+    server.bad("POST", path, r#"{"candidate":"1"}"#, 409, "promote it or roll it back first");
+    let route = r#"{"split":[{"version":"1","weight_bp":10000}]}"#;
+    server.bad("PUT", "/admin/v1/models/digits/traffic", route, 409, "decides the route");
+    let listed = server.good("GET", all, &["digits"], "");
+    assert_eq!(
+        server.good("GET", "/admin/v1/rollouts", &[], "")["rollouts"][0]["id"],
+        listed["rollouts"][0]["id"]
+    );
+    server.bad("GET", &format!("{path}/99"), "", 404, "has no rollout 99");
+    server.bad("GET", &format!("{path}/x"), "", 400, "expected a number");
+    server.bad("GET", &format!("/admin/v1/models/iris/rollouts/{id}"), "", 404, "has no rollout");
+    let wish = |what: &str, body: &str| server.good("POST", &format!("{one}/{what}"), &["digits", &id], body);
+    assert_eq!(wish("pause", "")["state"], "paused");
+    assert_eq!(wish("pause", "")["state"], "paused", "a wish that is fulfilled changes nothing");
+    assert_eq!(wish("resume", "{}")["state"], "canary");
+    assert_eq!(wish("promote", "")["state"], "full");
+    server.bad("POST", &format!("{path}/{id}/rollback"), r#"{"why":""}"#, 400, "expected nothing, or");
+    let back = wish("rollback", r#"{"reason":"the labels are wrong"}"#);
+    assert_eq!(back["decision"], "roll back: by hand: the labels are wrong");
+    server.bad("POST", &format!("{path}/{id}/resume"), "", 409, "is over (rolled_back)");
+    assert_eq!(server.good("GET", &one, &["digits", &id], "")["state"], "rolled_back");
+    let log = server.good("GET", &format!("{one}/log"), &["digits", &id], "");
+    assert_eq!(log["records"].as_array().unwrap().len(), 5);
+    let split = &server.good("GET", "/admin/v1/models/{model}/traffic", &["digits"], "")["route"]["split"];
+    assert_eq!(*split, json!([{ "version": "2", "weight_bp": 10_000 }]));
 }
 
 #[test]

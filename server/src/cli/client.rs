@@ -38,16 +38,18 @@ pub(crate) struct Request<'a> {
     pub(crate) path: &'a str,
     pub(crate) body: &'a str,
     pub(crate) token: Option<&'a str>,
+    /// Who asks, for the log.
+    pub(crate) actor: Option<&'a str>,
 }
 
 /// Asks for `path`.
 pub(crate) fn get(base: &str, path: &str, token: Option<&str>) -> Result<Answer, ClientError> {
-    call(&Request { method: "GET", base, path, body: "", token })
+    call(&Request { method: "GET", base, path, body: "", token, actor: None })
 }
 
 /// Asks once. HTTP/1.0, so that the answer ends with the connection.
 pub(crate) fn call(request: &Request<'_>) -> Result<Answer, ClientError> {
-    let Request { method, base, path, body, token } = *request;
+    let Request { method, base, path, body, token, actor } = *request;
     let bad = || ClientError::Url(base.to_owned());
     let url = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
     let uri: http::Uri = url.parse().map_err(|_| bad())?;
@@ -57,9 +59,12 @@ pub(crate) fn call(request: &Request<'_>) -> Result<Answer, ClientError> {
     let failed = |error| ClientError::Io { url: url.clone(), error };
     let mut stream = connect(host, port).map_err(failed)?;
     let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+    // what is no header's value is left out
+    let actor = actor.filter(|actor| actor.bytes().all(|byte| byte.is_ascii_graphic()));
+    let actor = actor.map(|actor| format!("x-gannet-actor: {actor}\r\n")).unwrap_or_default();
     let length = body.len();
     let head = format!(
-        "{method} {path} HTTP/1.0\r\nhost: {authority}\r\n{authorization}content-length: {length}\r\n\r\n"
+        "{method} {path} HTTP/1.0\r\nhost: {authority}\r\n{authorization}{actor}content-length: {length}\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).map_err(failed)?;
     // a server that refuses a long body answers before it has read it: what counts is the answer

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Answered, body, json_answer, route::Route};
+use super::{Answered, body, feedback, json_answer, route::Route};
 use crate::{
     describe,
     repository::LoadOverride,
@@ -43,6 +43,10 @@ pub async fn answer(
             ok(&pbtxt::to_json(&config))
         }
         Route::ModelReady { model, version } => model_ready(state, &model, version.as_deref()),
+        Route::Feedback { model } => {
+            let (body, _permit) = body::read(state, headers, body, 0).await?;
+            ok(&feedback::take(state, &model, &body)?)
+        }
         Route::RepositoryIndex => index(state, &request(state, headers, body).await?),
         Route::RepositoryLoad { model } => {
             state.allow_repository_change()?;

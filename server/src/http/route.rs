@@ -19,6 +19,7 @@ pub enum Route<'a> {
     ModelReady { model: Cow<'a, str>, version: Option<Cow<'a, str>> },
     ModelConfig { model: Cow<'a, str>, version: Option<Cow<'a, str>> },
     ModelStatistics { model: Cow<'a, str>, version: Option<Cow<'a, str>> },
+    Feedback { model: Cow<'a, str> },
     RepositoryIndex,
     RepositoryLoad { model: Cow<'a, str> },
     RepositoryUnload { model: Cow<'a, str> },
@@ -89,6 +90,7 @@ fn model_call<'a>(
         "ready" => Ok((Route::ModelReady { model, version }, Method::GET)),
         "config" => Ok((Route::ModelConfig { model, version }, Method::GET)),
         "stats" => Ok((Route::ModelStatistics { model, version }, Method::GET)),
+        "feedback" if version.is_none() => Ok((Route::Feedback { model }, Method::POST)),
         "generate" | "generate_stream" | "trace" => Err(Refusal::new(
             Kind::Unsupported,
             format!("'{call}' is not offered by this server; use 'infer'"),
@@ -136,6 +138,7 @@ mod tests {
         check("GET", "/v2/models/iris/versions/stable/ready", "ModelReady");
         check("GET", "/v2/models/iris/config", "ModelConfig");
         check("GET", "/v2/models/iris/stats", "ModelStatistics");
+        check("POST", "/v2/models/iris/feedback", "Feedback { model: \"iris\" }");
         check("POST", "/v2/repository/index", "RepositoryIndex");
         check("POST", "/v2/repository/models/iris/load", "RepositoryLoad");
         check("POST", "/v2/repository/models/iris/unload", "RepositoryUnload");

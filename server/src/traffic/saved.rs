@@ -9,7 +9,7 @@ use std::{
 };
 
 use gannet_models::ModelName;
-use gannet_runtime::route::RouteFile;
+use gannet_runtime::{control::rollout::bandit::Arm as Rewards, route::RouteFile};
 use serde::{Deserialize, Serialize};
 
 use super::Labels;
@@ -42,6 +42,9 @@ pub struct SavedModel {
     /// Its labels; `null`: taken away.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: Labels,
+    /// What a route that learns has learnt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rewards: Vec<Rewards>,
 }
 
 /// A route and when it was set.
@@ -142,7 +145,8 @@ mod tests {
         let route = RouteFile { split, ..RouteFile::default() };
         let labels = [("next", Some(Version::new("2").unwrap())), ("old", None)];
         let labels = labels.map(|(label, version)| (label.to_owned(), version)).into();
-        let model = SavedModel { route: Some(SavedRoute { revision: 7, route }), labels };
+        let model =
+            SavedModel { route: Some(SavedRoute { revision: 7, route }), labels, rewards: Vec::new() };
         saved.models.insert(ModelName::new("m").unwrap(), model);
         file.write(&writer, &saved).unwrap();
         assert_eq!(file.read().unwrap(), saved);
