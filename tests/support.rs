@@ -5,6 +5,7 @@ pub(crate) mod folder;
 pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod load;
+pub(crate) mod loadtest;
 pub(crate) mod promtool;
 pub(crate) mod proof;
 pub(crate) mod random;

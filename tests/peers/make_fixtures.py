@@ -79,6 +79,57 @@ def add_constant(constant, shape):
     return model(nodes, [("x", FP32, shape)], [("y", FP32, shape)], {"constant": np.float32(constant)})
 
 
+def add_one_fails():
+    """y = x + 1 for [batch, 3], but a first value of 8 or more fails the run: it is the place in a table of eight."""
+    nodes = [
+        helper.make_node("Gather", ["x", "first"], ["column"], axis=1),
+        helper.make_node("Cast", ["column"], ["place"], to=INT64),
+        helper.make_node("Gather", ["table", "place"], ["zero"]),
+        helper.make_node("Add", ["x", "one"], ["sum"]),
+        helper.make_node("Add", ["sum", "zero"], ["y"]),
+    ]
+    constants = {"first": np.array([0]), "table": np.zeros(8, np.float32), "one": np.float32(1)}
+    shape = ["batch", 3]
+    return model(nodes, [("x", FP32, shape)], [("y", FP32, shape)], constants)
+
+
+def add_one_crashes():
+    """y = x + 1 for [batch, 3], but a first value of 8 or more makes it a slice whose step is 0, which no kernel can do."""
+    nodes = [
+        helper.make_node("Gather", ["x", "first"], ["column"], axis=1),
+        helper.make_node("ReduceMax", ["column"], ["largest"], axes=[0, 1], keepdims=0),
+        helper.make_node("Less", ["largest", "eight"], ["good"]),
+        helper.make_node("Cast", ["good"], ["number"], to=INT64),
+        helper.make_node("Reshape", ["number", "one_value"], ["step"]),
+        helper.make_node("Add", ["x", "one"], ["sum"]),
+        helper.make_node("Slice", ["sum", "from", "to", "axis", "step"], ["y"]),
+    ]
+    constants = {"first": np.array([0]), "eight": np.float32(8), "one": np.float32(1), "one_value": np.array([1])}
+    constants |= {"from": np.array([0]), "to": np.array([3]), "axis": np.array([1])}
+    shape = ["batch", 3]
+    return model(nodes, [("x", FP32, shape)], [("y", FP32, shape)], constants)
+
+
+def add_one_slow():
+    """y = x + 1 for [batch, 3], after some 20 to 50 ms: `slow` on a cube of ones, which x times 0 keeps from being folded."""
+    made = slow()
+    graph = made.graph
+    nodes = [
+        helper.make_node("Gather", ["x", "column_0"], ["column"], axis=1),
+        helper.make_node("Mul", ["column", "nothing"], ["nothing_of_x"]),
+        helper.make_node("Add", ["nothing_of_x", "start"], ["slow_x"]),
+        *graph.node,
+        helper.make_node("Add", ["x", "slow_y"], ["y"]),
+    ]
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [{"x": "slow_x", "y": "slow_y"}.get(name, name) for name in names]
+    constants = {value.name: numpy_helper.to_array(value) for value in graph.initializer}
+    constants |= {"column_0": np.array([0]), "nothing": np.float32(0), "start": np.float32(1)}
+    shape = ["batch", 3]
+    return model(nodes, [("x", FP32, shape)], [("y", FP32, shape)], constants)
+
+
 def seq_len():
     """y = the sum of x over a second dynamic dimension, counting the places where mask is not zero."""
     nodes = [
@@ -174,6 +225,10 @@ def fixtures():
         "add_sub": add_sub(),
         "add_one": add_constant(1, ["batch", 3]),
         "add_two": add_constant(2, ["batch", 3]),
+        "add_a_little_more": add_constant(1.01, ["batch", 3]),
+        "add_one_crashes": add_one_crashes(),
+        "add_one_fails": add_one_fails(),
+        "add_one_slow": add_one_slow(),
         "unbatched": add_constant(1, [3]),
         "fixed_batch": add_constant(1, [2, 3]),
         "seq_len": seq_len(),

@@ -10,7 +10,7 @@ use gannet_runtime::{
     control::{
         lifecycle::{LifecycleLimits, State, VersionStatus},
         loader::LoadSpec,
-        manager::{Control, ControlConfig},
+        manager::{Control, ControlConfig, TrafficChange},
     },
     route::{Route, RouteFile},
     table::TableReader,
@@ -56,7 +56,9 @@ impl Bench {
 
     /// Routes the requests that name no version.
     pub(crate) fn route(&self, file: &RouteFile) {
-        self.control.set_route(ModelName::new(MODEL).unwrap(), Some(Route::new(MODEL, file).unwrap()));
+        let route = Some(Route::new(MODEL, file).unwrap());
+        let change = TrafficChange { route, ..TrafficChange::default() };
+        self.control.set_traffic(ModelName::new(MODEL).unwrap(), change);
         self.control.published().blocking_recv().unwrap();
     }
 
