@@ -23,7 +23,7 @@ use gannet_server::{
 use rustix::thread::CpuSet;
 
 pub use self::{
-    answers::{capture, is_ok},
+    answers::{admin, capture, is_ok},
     raw::{RawRun, raw_runs},
 };
 
@@ -69,8 +69,8 @@ pub fn play() {
 }
 
 /// Says where it listens, and blocks until standard input ends.
-fn announce(http: SocketAddr, grpc: SocketAddr) {
-    println!("{http} {grpc}");
+fn announce(http: SocketAddr, grpc: SocketAddr, admin: Option<SocketAddr>) {
+    println!("{http} {grpc} {}", admin.map(|admin| admin.to_string()).unwrap_or_default());
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
@@ -90,7 +90,7 @@ fn serve(repository: &Path) {
         std::thread::park_timeout(Duration::from_millis(20));
     }
     let addresses = app.addresses();
-    announce(addresses.http.expect("it listens"), addresses.grpc.expect("it listens"));
+    announce(addresses.http.expect("it listens"), addresses.grpc.expect("it listens"), addresses.admin);
     let _ = app.drain(Duration::ZERO, Duration::from_secs(1));
 }
 
@@ -100,7 +100,7 @@ fn fixed() {
     let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let end = std::sync::Arc::clone(&ended);
     let watch = move || {
-        announce(http, grpc);
+        announce(http, grpc, None);
         end.store(true, std::sync::atomic::Ordering::Relaxed);
     };
     std::thread::Builder::new().name("announce".into()).spawn(watch).expect("a thread");
@@ -116,6 +116,8 @@ pub struct Process {
     pub http: SocketAddr,
     /// Where it serves gRPC.
     pub grpc: SocketAddr,
+    /// Where its admin API is, if it is the server.
+    pub admin: Option<SocketAddr>,
 }
 
 fn command(wrapper: &[String], role: Role, cpus: &[usize], argument: &Path) -> Command {
@@ -159,8 +161,8 @@ impl Process {
         let (Some(http), Some(grpc)) = (addresses.next(), addresses.next()) else {
             panic!("{role:?} did not start: {line:?}");
         };
-        let stdin = child.stdin.take();
-        Self { child, stdin, http, grpc }
+        let (admin, stdin) = (addresses.next(), child.stdin.take());
+        Self { child, stdin, http, grpc, admin }
     }
 
     /// Its process id.

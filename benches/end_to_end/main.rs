@@ -7,6 +7,7 @@
 mod isolation;
 mod overload;
 mod report;
+mod shadow;
 mod small;
 mod throughput;
 
@@ -21,7 +22,7 @@ pub(crate) struct Effort {
 
 type Cell = (&'static str, &'static str, fn(Effort));
 
-const CELLS: [Cell; 10] = [
+const CELLS: [Cell; 11] = [
     (
         "small",
         "a small model at 64 in flight, over each wire, against fixed answers and bare echoes",
@@ -35,6 +36,7 @@ const CELLS: [Cell; 10] = [
     ("trees", "boosted trees, 64 rows a request, against bare runs", throughput::trees),
     ("tabular", "a 30-feature net on both cores, the loader included", throughput::tabular),
     ("overload", "three times the capacity, every request with a deadline", overload::overload),
+    ("shadow", "a model with and without a shadow that sees every request", shadow::shadow),
     ("reload", "the tail of one model while another of 100 MB is swapped", isolation::reload),
 ];
 

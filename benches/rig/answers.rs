@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
 };
 
 use bytes::Bytes;
@@ -70,10 +70,22 @@ fn message(body: &[u8], json_length: usize) -> Vec<u8> {
 
 /// (head, body) of the answer.
 fn post(server: &Process, model: &str, request: &str) -> (String, Vec<u8>) {
-    let mut stream = TcpStream::connect(server.http).expect("the server listens");
+    exchange(server.http, "POST", &format!("/v2/models/{model}/infer"), request)
+}
+
+/// Asks the server's admin API and gives the body of the answer.
+///
+/// # Panics
+/// When the server does not answer with success.
+pub fn admin(server: &Process, method: &str, path: &str, body: &str) -> String {
+    let (_, body) = exchange(server.admin.expect("a server"), method, path, body);
+    String::from_utf8(body).expect("the answer is a text")
+}
+
+fn exchange(address: SocketAddr, method: &str, path: &str, request: &str) -> (String, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).expect("the server listens");
     let head = format!(
-        "POST /v2/models/{model}/infer HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-        server.http,
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
         request.len()
     );
     stream

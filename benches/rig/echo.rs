@@ -36,7 +36,7 @@ pub(super) fn serve(answers: &Path) {
         let (http_at, grpc_at) = (http.local_addr().expect("bound"), grpc.local_addr().expect("bound"));
         tokio::spawn(hyper_echo(http, body, json_length));
         tokio::spawn(tonic_echo(grpc, message));
-        let ended = tokio::task::spawn_blocking(move || super::announce(http_at, grpc_at));
+        let ended = tokio::task::spawn_blocking(move || super::announce(http_at, grpc_at, None));
         let _ = ended.await;
     });
 }
