@@ -135,7 +135,7 @@ impl S3 {
             let own = self.name.as_str().to_owned();
             let mut parts = path.splitn(depth + 1, '/').map(str::to_owned);
             let (model, version, file) = match depth {
-                0 => (own, Some("1".to_owned()), parts.next()),
+                0 => (own, Some(self.own_version()), parts.next()),
                 1 => (own, parts.next(), parts.next()),
                 _ => (parts.next().unwrap_or_default(), parts.next(), parts.next()),
             };
@@ -155,6 +155,13 @@ impl S3 {
             }
         }
         (groups, settings)
+    }
+
+    /// The version's name where the prefix is that of one version: its last part, if that is a number.
+    fn own_version(&self) -> String {
+        let last = self.prefix.rsplit('/').next().unwrap_or_default();
+        let is_number = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
+        if is_number { last.to_owned() } else { "1".to_owned() }
     }
 
     async fn read_settings(&mut self, object: &Object) -> Result<(String, String), RemoteError> {

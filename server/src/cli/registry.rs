@@ -229,11 +229,10 @@ fn named(uri: &SourceUri) -> String {
             Run { path, .. } => last(path),
         },
         SourceUri::S3 { bucket, prefix } => {
-            if prefix.is_empty() {
-                bucket.clone()
-            } else {
-                last(prefix)
-            }
+            // of MODEL/VERSION the model
+            let mut parts = prefix.rsplit('/').filter(|part| !part.is_empty());
+            let is_number = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
+            parts.find(|part| !is_number(part)).unwrap_or(bucket).to_owned()
         }
         SourceUri::Dvc { pointer, .. } => pointer
             .file_name()
