@@ -2,6 +2,7 @@
 
 mod hostile;
 mod killed;
+mod many;
 mod mlflow;
 mod oci;
 mod s3;

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -69,6 +69,8 @@ pub(crate) struct Row {
 /// All sources.
 pub(crate) struct Board {
     rows: Mutex<BTreeMap<String, Row>>,
+    /// A source went since the last answer.
+    removed: AtomicBool,
     news: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -139,7 +141,7 @@ pub struct FetchState {
 impl Board {
     /// `news` is called whenever something is to be looked at; it must not wait.
     pub(crate) fn new(news: Box<dyn Fn() + Send + Sync>) -> Self {
-        Self { rows: Mutex::default(), news }
+        Self { rows: Mutex::default(), removed: AtomicBool::new(false), news }
     }
 
     pub(crate) fn rows(&self) -> MutexGuard<'_, BTreeMap<String, Row>> {
@@ -156,6 +158,14 @@ impl Board {
         };
         (self.news)();
         Some(result)
+    }
+
+    /// Takes a source away with everything that it wanted; whether there was one.
+    pub(crate) fn remove(&self, source: &str) -> bool {
+        let there = self.rows().remove(source).is_some();
+        self.removed.store(true, Ordering::Release);
+        (self.news)();
+        there
     }
 
     /// Changes a row in what nobody acts upon.
@@ -185,7 +195,7 @@ impl Board {
         let mut rows = self.rows();
         let mut models: BTreeMap<ModelName, AspiredModel> = BTreeMap::new();
         let (mut problems, mut stale, mut moves) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut changed, mut pending) = (false, false);
+        let (mut changed, mut pending) = (self.removed.swap(false, Ordering::AcqRel), false);
         for (source, row) in rows.iter_mut() {
             changed |= std::mem::take(&mut row.changed);
             pending |= !row.loaded || (!row.tried && row.models.is_empty());

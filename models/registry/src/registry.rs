@@ -147,8 +147,7 @@ impl Registry {
     /// Follows a source no more. Its models are no longer wanted. Whether there was one.
     pub fn remove(&self, source: &str) -> bool {
         self.nudges().remove(source);
-        let there = self.shared.board.change(source, |row| row.models.clear()).is_some();
-        self.shared.board.rows().remove(source);
+        let there = self.shared.board.remove(source);
         let _ = self.commands.try_send(Command::Remove(source.to_owned()));
         there
     }

@@ -12,19 +12,27 @@ use super::Parts;
 /// Time between two rounds of values.
 const VALUES_PERIOD: Duration = Duration::from_secs(60);
 
+/// Time between two walks over everything.
+const WALK_PERIOD: Duration = Duration::from_millis(500);
+
 /// What was told.
 #[derive(Debug, Default)]
 pub(super) struct Reporter {
     states: HashMap<(ModelName, Version), (String, String)>,
     values_at: Option<Time>,
+    walked_at: Option<Time>,
 }
 
 impl Reporter {
     /// Tells what changed. Costs a walk over the models that registries gave.
     pub(super) fn report(&mut self, parts: &Parts) {
         let Some(registry) = &parts.registry else { return };
-        let table = parts.control.table().snapshot();
         let now = clock::now();
+        if self.walked_at.is_some_and(|at| now < at + WALK_PERIOD) {
+            return;
+        }
+        self.walked_at = Some(now);
+        let table = parts.control.table().snapshot();
         let values_due = *self.values_at.get_or_insert(now) + VALUES_PERIOD <= now;
         if values_due {
             self.values_at = Some(now);
