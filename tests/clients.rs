@@ -1,7 +1,7 @@
 //! Clients that other people wrote, run against this server: the Python scripts under `tests/peers`, in environments
 //! installed from their locks. Must not know what the scripts check.
 
-mod environment;
+pub(crate) mod environment;
 
 use std::{
     path::Path,
@@ -70,7 +70,7 @@ fn run(environment: Environment, server: &Server, script: &str, arguments: &[&st
 }
 
 /// Runs a command; whether it ended well within the bound, and what it printed.
-fn bounded(mut command: Command, bound: Duration) -> (bool, String) {
+pub(crate) fn bounded(mut command: Command, bound: Duration) -> (bool, String) {
     let printed = tempfile::NamedTempFile::new().expect("a file for the output");
     let file = |path: &Path| std::fs::OpenOptions::new().append(true).open(path).expect("it was made");
     command.stdin(Stdio::null()).stdout(file(printed.path())).stderr(file(printed.path()));

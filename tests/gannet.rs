@@ -12,6 +12,7 @@ mod control_modes;
 mod metrics_page;
 mod overload;
 mod ready;
+mod registry;
 mod rollouts;
 mod routes;
 mod shadows;

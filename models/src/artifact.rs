@@ -17,6 +17,15 @@ pub struct Artifact {
     _pin: Arc<()>,
 }
 
+/// Two are the same when their content is.
+impl PartialEq for Artifact {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for Artifact {}
+
 impl Artifact {
     /// Made by the store alone, which has checked the files against the digest.
     pub(crate) fn verified(digest: Digest, dir: PathBuf, files: Vec<FileEntry>, pin: Arc<()>) -> Self {

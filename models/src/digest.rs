@@ -82,7 +82,7 @@ impl Digest {
 
     /// The first eight bytes, where a short number is enough.
     #[must_use]
-    pub(crate) fn short(&self) -> u64 {
+    pub fn short(&self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }

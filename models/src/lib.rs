@@ -23,6 +23,7 @@ pub mod scan;
 pub mod store;
 
 pub mod error;
+pub mod fault;
 
 pub use artifact::Artifact;
 pub use digest::Digest;

@@ -23,6 +23,7 @@ use crate::{
     artifact::Artifact,
     digest::{Digest, FileEntry},
     error::ModelError,
+    fault,
     scan::{IngestLimits, ScannedFile, Stamp, VersionLocation, scan},
 };
 
@@ -110,6 +111,49 @@ impl Store {
         self.publish(&staged, entries)
     }
 
+    /// Takes a whole version that was put together in `dir`, a folder on the store's own file system that nobody else
+    /// writes to, and gives it back verified. The folder is gone afterwards, whatever comes of it.
+    ///
+    /// # Errors
+    /// As for [`Store::ingest`].
+    pub fn admit(&self, dir: &Path, limits: &IngestLimits) -> Result<Artifact, ModelError> {
+        let staged = Staged::create(self)?;
+        fs::rename(dir, &staged.path).map_err(ModelError::io(dir, "move into the store"))?;
+        fault::point("admit-moved");
+        let location =
+            VersionLocation { path: staged.path.clone(), root: staged.path.clone(), stored_as: None };
+        let found = scan(&location, limits)?;
+        if found.is_empty() {
+            let what = "expected at least one file, got an empty package".to_owned();
+            return Err(ModelError::Missing { path: dir.to_owned(), what });
+        }
+        let mut entries = Vec::with_capacity(found.len());
+        for file in found {
+            if file.path.is_symlink() {
+                return Err(ModelError::Outside {
+                    target: fs::read_link(&file.path).unwrap_or_default(),
+                    path: file.path,
+                    root: dir.to_owned(),
+                });
+            }
+            let digest = Digest::of_file(&file.path)?;
+            let protect = fs::set_permissions(&file.path, Permissions::from_mode(FILE_MODE));
+            protect.map_err(ModelError::io(&file.path, "protect"))?;
+            let sync = File::open(&file.path).and_then(|file| file.sync_all());
+            sync.map_err(ModelError::io(&file.path, "write out"))?;
+            entries.push(FileEntry { path: file.name, size: file.stamp.size, digest });
+        }
+        sync_folders(&staged.path)?;
+        fault::point("admit-hashed");
+        self.publish(&staged, entries)
+    }
+
+    /// Bytes of all copies together, as far as they can be read.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        tree_bytes(&self.trees)
+    }
+
     /// The artifact of a digest, its files hashed again; `None` when the store has none.
     ///
     /// # Errors
@@ -153,6 +197,30 @@ impl Store {
             if alone { self.remove_unwanted(keep).map(Collected::Removed) } else { Ok(Collected::Shared) };
         self.users.lock_shared().map_err(ModelError::io(&self.trees, "lock"))?;
         collected
+    }
+
+    /// Removes one copy, unless it is held as an [`Artifact`] in this process or another process has the store open.
+    /// Whether it is gone.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`].
+    pub fn discard(&self, digest: &Digest) -> Result<bool, ModelError> {
+        let _gate = Held::new(&self.gate, &self.trees)?;
+        let alone = self.users.try_lock().is_ok();
+        let discarded = || {
+            let held = self.lock_pins().get(digest).is_some_and(|pin| pin.strong_count() > 0);
+            let dir = self.tree(digest);
+            if !alone || held || !dir.is_dir() {
+                return Ok(false);
+            }
+            let rubbish = Staged::create(self)?;
+            let target = rubbish.path.join("removed");
+            fs::rename(&dir, &target).map_err(ModelError::io(&target, "move rubbish to"))?;
+            Ok(true)
+        };
+        let result = discarded();
+        self.users.lock_shared().map_err(ModelError::io(&self.trees, "lock"))?;
+        result
     }
 
     /// Whether it holds more than `keep`, which the next collection may remove.
@@ -211,6 +279,7 @@ impl Store {
             }
             Err(source) => return Err(ModelError::io(&dir, "move the copy to")(source)),
         }
+        fault::point("admit-renamed");
         sync_folder(&self.trees)?;
         Ok(Artifact::verified(digest, dir, files, pin))
     }
@@ -344,6 +413,16 @@ fn unchanged(
         .or_else(|| after.iter().find(|f| !before.contains(f)));
     let path = differs.map_or_else(|| location.path.clone(), |file| file.path.clone());
     Err(ModelError::Changing { path, what: "files came, went or were replaced".to_owned() })
+}
+
+fn tree_bytes(folder: &Path) -> u64 {
+    let items = fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = items.map(|item| match item.metadata() {
+        Ok(metadata) if metadata.is_dir() => tree_bytes(&item.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
 }
 
 fn sync_folders(folder: &Path) -> Result<(), ModelError> {

@@ -8,6 +8,7 @@ mod router;
 mod config_view;
 mod labels;
 mod models;
+mod registry;
 mod rollouts;
 mod shadows;
 mod traffic;
@@ -40,6 +41,7 @@ use crate::{
     guard,
     respond::{Kind, Refusal},
     state::State,
+    webhook::Webhook,
 };
 
 /// Bytes of a body; the largest that means anything is a rollout's plan.
@@ -69,6 +71,8 @@ pub struct Options {
     pub admin: Option<(TcpListener, Arc<Context>)>,
     /// The metrics.
     pub metrics: Option<(TcpListener, Arc<Exporter>)>,
+    /// Webhooks of registries.
+    pub webhook: Option<(TcpListener, Arc<Webhook>)>,
 }
 
 /// The running thread.
@@ -85,8 +89,8 @@ pub struct Handle {
 pub fn start(options: Options) -> io::Result<Handle> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, stopped) = watch::channel(false);
-    let Options { admin, metrics } = options;
-    let (admin, metrics) = {
+    let Options { admin, metrics, webhook } = options;
+    let (admin, metrics, webhook) = {
         let _entered = runtime.enter();
         let take = tokio::net::TcpListener::from_std;
         let admin = admin
@@ -95,7 +99,9 @@ pub fn start(options: Options) -> io::Result<Handle> {
         let metrics = metrics
             .map(|(listener, exporter)| take(listener).map(|listener| (listener, exporter)))
             .transpose()?;
-        (admin, metrics)
+        let webhook =
+            webhook.map(|(listener, hooks)| take(listener).map(|listener| (listener, hooks))).transpose()?;
+        (admin, metrics, webhook)
     };
     let run = move || {
         runtime.block_on(async {
@@ -109,7 +115,12 @@ pub fn start(options: Options) -> io::Result<Handle> {
                     listener::serve(listener, exporter, stopped.clone()).await;
                 }
             };
-            tokio::join!(serve_admin, serve_metrics);
+            let serve_webhook = async {
+                if let Some((listener, hooks)) = webhook {
+                    listener::serve(listener, hooks, stopped.clone()).await;
+                }
+            };
+            tokio::join!(serve_admin, serve_metrics, serve_webhook);
         });
     };
     let thread = std::thread::Builder::new().name("gannet-admin".into()).spawn(run)?;

@@ -21,13 +21,15 @@ use crate::{
     admin::{self, token::TokenFile},
     admission::Admission,
     backends,
-    config::{Config, RepositoryApi, address::Address},
+    config::{Config, RegistryConfig, RepositoryApi, address::Address},
     exporter::{self, Exporter},
     golden::GoldenReader,
     net,
-    repository::{ControlMode, Repository, RepositoryOptions},
+    repository::{AliasHook, ControlMode, FollowOptions, Repository, RepositoryOptions},
+    sources,
     state::{RepositoryAccess, State},
     traffic::Traffic,
+    webhook::Webhook,
 };
 
 /// The running server. Dropping it stops everything without waiting; [`App::drain`] is the polite way.
@@ -154,6 +156,9 @@ fn start_rest(
     control: Control,
     recorder: &'static metrics_exporter_prometheus::PrometheusHandle,
 ) -> anyhow::Result<Rest> {
+    // routes and labels hold before the first version can answer
+    let (traffic, traffic_thread) =
+        Traffic::start(&config.state_dir, control.clone()).map_err(anyhow::Error::msg)?;
     let repository = &config.repository;
     let options = RepositoryOptions {
         paths: repository.paths.clone(),
@@ -165,12 +170,14 @@ fn start_rest(
         ingest: repository.ingest,
         event_loops: config.runtime.io_threads,
         nice: config.runtime.loader_nice,
+        trust: sources::trust(&config.registry).map_err(anyhow::Error::msg)?,
+        registry: follow_options(&config.registry, Arc::new(traffic.alias_hook()))?,
     };
-    // routes and labels hold before the first version can answer
-    let (traffic, traffic_thread) =
-        Traffic::start(&config.state_dir, control.clone()).map_err(anyhow::Error::msg)?;
-    let (repository, sync) =
+    let (repository, mut threads) =
         Repository::start(options, backends.all.clone(), control.clone()).map_err(anyhow::Error::msg)?;
+    if let Some(registry) = repository.registry() {
+        traffic.follow(Arc::clone(registry));
+    }
     let data_ports: Vec<SocketAddr> = addresses.http.into_iter().chain(addresses.grpc).collect();
     let state = Arc::new(State {
         control,
@@ -180,7 +187,10 @@ fn start_rest(
         limits: config.limits,
         repository_access: repository_access(config.repository.mode, config.repository.api, &data_ports),
     });
-    let Listeners { http, grpc, metrics, admin } = listeners;
+    let Listeners { http, grpc, metrics, admin, webhook } = listeners;
+    let hooks = state.repository.registry().zip(config.webhook.secret.as_ref());
+    let webhook = webhook
+        .zip(hooks.map(|(registry, secret)| Arc::new(Webhook::new(Arc::clone(registry), secret.clone()))));
     let bind_host = |address: &Option<Address>| address.as_ref().map(|address| address.host.clone());
     let context = admin.zip(addresses.admin).map(|(listener, local)| {
         let context = admin::Context {
@@ -197,7 +207,7 @@ fn start_rest(
         (listener, Arc::new(Exporter { state: Arc::clone(&state), recorder, local, bind_host }))
     });
     let start = || {
-        let options = admin::Options { admin: context, metrics: exporter };
+        let options = admin::Options { admin: context, metrics: exporter, webhook };
         let admin = admin::start(options).context("the admin thread did not start")?;
         let options =
             net::Options { http, grpc, threads: config.runtime.io_threads, state: Arc::clone(&state) };
@@ -205,13 +215,33 @@ fn start_rest(
         Ok((admin, data))
     };
     match start() {
-        Ok((admin, data)) => Ok((state, data, admin, vec![sync, traffic_thread])),
+        Ok((admin, data)) => {
+            threads.push(traffic_thread);
+            Ok((state, data, admin, threads))
+        }
         Err(error) => {
             state.repository.stop();
             state.traffic.stop();
             Err(error)
         }
     }
+}
+
+/// The registries to follow. Without any, and without leave to add some, there is nothing to start.
+fn follow_options(
+    config: &RegistryConfig,
+    on_alias_moved: AliasHook,
+) -> anyhow::Result<Option<FollowOptions>> {
+    if config.sources.is_empty() && config.allow.is_empty() {
+        return Ok(None);
+    }
+    let sources = config.sources.iter().map(sources::spec).collect::<Result<Vec<_>, String>>();
+    Ok(Some(FollowOptions {
+        sources: sources.map_err(anyhow::Error::msg)?,
+        limits: config.limits.clone(),
+        server: sources::server_name(config),
+        on_alias_moved,
+    }))
 }
 
 /// What the data ports let a caller do: never more than the index unless the calls decide what is served, and then

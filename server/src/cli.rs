@@ -6,6 +6,7 @@ mod check;
 pub(crate) mod client;
 mod models;
 mod profile;
+mod registry;
 mod rollout;
 mod serve;
 mod table;
@@ -50,6 +51,16 @@ enum Command {
     Models(ModelsArgs),
     /// Roll a version out by evidence: begin, watch, hold, promote, take back, explain
     Rollout(rollout::RolloutArgs),
+    /// Bring what a registry has into a folder
+    Pull(registry::PullArgs),
+    /// Bring a version from a folder to a registry
+    Push(registry::PushArgs),
+    /// Ask a running server for the registries that it follows
+    #[command(subcommand)]
+    Registry(registry::RegistryCommand),
+    /// Sign a version's files, and check signatures
+    #[command(subcommand)]
+    Package(registry::PackageCommand),
     /// Compile a model for a microcontroller, and inspect, verify and sign what comes out
     Edge(gannet_edge::cli::EdgeArgs),
 }
@@ -221,6 +232,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Profile(args)) => profile::run(&args),
         Some(Command::Models(args)) => models::run(&args),
         Some(Command::Rollout(args)) => rollout::run(&args),
+        Some(Command::Pull(args)) => registry::run_pull(&args),
+        Some(Command::Push(args)) => registry::run_push(&args),
+        Some(Command::Registry(command)) => registry::run_registry(&command),
+        Some(Command::Package(command)) => registry::run_package(&command),
         Some(Command::Edge(args)) => gannet_edge::cli::run(&args),
     };
     code.into()

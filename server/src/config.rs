@@ -4,6 +4,7 @@
 mod compose;
 mod given;
 mod key;
+mod registry;
 mod text;
 mod toml_file;
 
@@ -22,6 +23,7 @@ pub use self::{
     fault::{Fault, Faults},
     given::Given,
     key::{Key, keys},
+    registry::{Credentials, RegistryConfig, SourceConfig, TrustConfig, WebhookConfig},
 };
 use crate::{repository::ControlMode, state::Limits};
 
@@ -35,6 +37,10 @@ pub struct Config {
     pub listen: Listen,
     /// Where models come from, and who decides which.
     pub repository: RepositoryConfig,
+    /// Registries that are followed over a network, and what may come from them.
+    pub registry: RegistryConfig,
+    /// Who may tell of changes at once.
+    pub webhook: WebhookConfig,
     /// Where the store and everything that must survive a restart is.
     pub state_dir: PathBuf,
     /// Bounds of one request.
@@ -172,6 +178,8 @@ impl Config {
                 settle: Duration::from_millis(500),
                 ingest: IngestLimits::default(),
             },
+            registry: RegistryConfig::default(),
+            webhook: WebhookConfig::default(),
             state_dir,
             limits: Limits::default(),
             inflight_bytes_max: 1 << 30,

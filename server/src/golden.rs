@@ -1,6 +1,8 @@
 //! Golden requests as they lie in a version's folder: `golden/*.json` with an inference body, the answer to it and
 //! the tolerance. Must not know how they are run.
 
+mod example;
+
 use std::{fs, path::Path, sync::Arc};
 
 use bytes::Bytes;
@@ -57,7 +59,14 @@ impl Qualify for GoldenReader {
         signature: &Signature,
     ) -> Result<Vec<GoldenCase>, String> {
         let read = |path: &std::path::PathBuf| read_case(path, model, signature);
-        artifact.golden_files().iter().map(read).collect()
+        let golden = artifact.golden_files();
+        if golden.is_empty()
+            && let Some(example) = gannet_registry::mlflow::example_file(artifact.dir())
+        {
+            return example::read(&artifact.dir().join(&example), &example, model, signature)
+                .map(|case| case.into_iter().collect());
+        }
+        golden.iter().map(read).collect()
     }
 }
 

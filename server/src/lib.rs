@@ -34,6 +34,10 @@ pub mod describe;
 
 pub mod repository;
 
+pub mod sources;
+
+pub mod webhook;
+
 pub mod traffic;
 
 pub mod golden;

@@ -1,6 +1,7 @@
 //! The model repository as the server runs it: what the sources hold, what is wanted of it, and the one thread that
 //! brings the two together. Must not know protocols, nor how a version is loaded.
 
+mod all;
 mod sync;
 mod upload;
 
@@ -20,7 +21,10 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use crossbeam::channel::{Sender, bounded};
 use gannet_models::{Artifact, IngestLimits, ModelName, ModelSettings, Store, Version};
-use gannet_registry::{FilesystemOptions, FilesystemSource};
+use gannet_registry::{
+    AliasMoved, FetchLimits, FilesystemOptions, FilesystemSource, Registry, RegistryOptions, SourceSpec,
+    SourceUri, Trust,
+};
 use gannet_runtime::{
     backend::Backend,
     control::{lifecycle::State as VersionState, manager::Control},
@@ -66,6 +70,32 @@ pub struct RepositoryOptions {
     pub event_loops: usize,
     /// How far the thread that copies and hashes models steps back, 0 (not at all) to 19.
     pub nice: i32,
+    /// Whose signatures are wanted.
+    pub trust: Trust,
+    /// Registries that are followed; `None`: none now, and none can be added.
+    pub registry: Option<FollowOptions>,
+}
+
+/// How registries are followed.
+pub struct FollowOptions {
+    /// The registries.
+    pub sources: Vec<SourceSpec>,
+    /// Bounds of what is fetched.
+    pub limits: FetchLimits,
+    /// What this server is called there.
+    pub server: String,
+    /// Who decides about traffic when a pointer moves, for sources that leave it to others.
+    pub on_alias_moved: AliasHook,
+}
+
+/// Told that a pointer moved before the new version can answer; whether it takes care of the rest, and calls
+/// [`Registry::settle`] in the end. Otherwise the new version replaces the old one. It must not wait.
+pub type AliasHook = Arc<dyn Fn(&AliasMoved, &Arc<Registry>) -> bool + Send + Sync>;
+
+impl std::fmt::Debug for FollowOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FollowOptions").field("sources", &self.sources).finish_non_exhaustive()
+    }
 }
 
 /// A load request's own configuration and files.
@@ -103,6 +133,8 @@ pub struct Inventory {
     pub problems: Vec<String>,
     /// Why the sources could not be read, while they cannot.
     pub stale: Option<String>,
+    /// Whether a registry has not given its first answer yet, and nothing of it was here.
+    pub pending: bool,
 }
 
 /// One line of the index.
@@ -119,10 +151,26 @@ pub struct IndexEntry {
 }
 
 enum Request {
-    Look { reply: oneshot::Sender<()> },
-    Load { model: ModelName, change: LoadOverride, reply: oneshot::Sender<Result<(), Refusal>> },
-    Unload { model: ModelName, reply: oneshot::Sender<Result<(), Refusal>> },
-    Select { model: ModelName, version: Version, wanted: bool, reply: oneshot::Sender<Result<(), Refusal>> },
+    /// A registry has something to say.
+    News,
+    Look {
+        reply: oneshot::Sender<()>,
+    },
+    Load {
+        model: ModelName,
+        change: LoadOverride,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    Unload {
+        model: ModelName,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    Select {
+        model: ModelName,
+        version: Version,
+        wanted: bool,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
     Stop,
 }
 
@@ -136,6 +184,7 @@ pub struct Repository {
     was_ready: AtomicBool,
     control: Control,
     mode: ControlMode,
+    registry: Option<Arc<Registry>>,
 }
 
 impl Repository {
@@ -144,37 +193,63 @@ impl Repository {
     /// # Errors
     /// A text when a path cannot be a repository or the store cannot be opened.
     pub fn start(
-        options: RepositoryOptions,
+        mut options: RepositoryOptions,
         backends: Vec<Arc<dyn Backend>>,
         control: Control,
-    ) -> Result<(Self, JoinHandle<()>), String> {
+    ) -> Result<(Self, Vec<JoinHandle<()>>), String> {
         let store = Store::open(&options.state_dir.join("store")).map_err(|error| error.to_string())?;
-        let source_options = FilesystemOptions {
-            settle_ms: u64::try_from(options.settle.as_millis()).unwrap_or(u64::MAX),
-            known_files: backends.iter().map(|backend| backend.model_file().to_owned()).collect(),
-            limits: options.ingest,
-            ..FilesystemOptions::default()
-        };
-        let source = FilesystemSource::new(options.paths.clone(), source_options)
-            .map_err(|error| error.to_string())?;
+        let store = Arc::new(store);
         let (requests, receiver) = bounded(REQUESTS_MAX);
+        let mut threads = Vec::new();
+        let follow = options.registry.take();
+        // folders are looked at like those of the repository
+        let (folders, followed): (Vec<SourceSpec>, Vec<SourceSpec>) = follow
+            .iter()
+            .flat_map(|follow| follow.sources.clone())
+            .partition(|spec| matches!(spec.uri, SourceUri::File(_)));
+        options.paths.extend(folders.into_iter().filter_map(|spec| match spec.uri {
+            SourceUri::File(path) => Some(path),
+            _ => None,
+        }));
+        let mut sources = vec![filesystem(&options, &backends)?];
+        let mut registry = None;
+        let mut on_alias_moved: AliasHook = Arc::new(|_, _| false);
+        if let Some(follow) = follow {
+            on_alias_moved = Arc::clone(&follow.on_alias_moved);
+            let (started, thread) = follow_registries(&options, follow, &store, requests.clone())?;
+            sources.push(started.source());
+            for spec in followed {
+                started.add(spec).map_err(|error| error.to_string())?;
+            }
+            threads.push(thread);
+            registry = Some(started);
+        }
         let inventory = Arc::new(ArcSwap::from_pointee(Inventory::default()));
         let looked = Arc::new(AtomicBool::new(false));
         let mode = options.mode;
         let sync = sync::Sync::new(sync::Parts {
             options,
             store,
-            source: Box::new(source),
+            source: Box::new(all::All(sources)),
             backends,
             control: control.clone(),
             inventory: Arc::clone(&inventory),
             looked: Arc::clone(&looked),
+            registry: registry.clone(),
+            on_alias_moved,
         });
         let start = || -> io::Result<JoinHandle<()>> {
             std::thread::Builder::new().name("gannet-sync".into()).spawn(move || sync.run(&receiver))
         };
-        let thread = start().map_err(|error| format!("no thread for the repository: {error}"))?;
-        Ok((Self { requests, inventory, looked, was_ready: AtomicBool::new(false), control, mode }, thread))
+        threads.push(start().map_err(|error| format!("no thread for the repository: {error}"))?);
+        let was_ready = AtomicBool::new(false);
+        Ok((Self { requests, inventory, looked, was_ready, control, mode, registry }, threads))
+    }
+
+    /// The registries that are followed.
+    #[must_use]
+    pub fn registry(&self) -> Option<&Arc<Registry>> {
+        self.registry.as_ref()
     }
 
     /// What was found at the last look.
@@ -200,6 +275,9 @@ impl Repository {
     fn all_settled(&self) -> bool {
         let table = self.control.table().snapshot();
         let inventory = self.inventory.load();
+        if inventory.pending {
+            return false;
+        }
         let mut wanted =
             inventory.models.iter().filter(|(_, known)| known.wanted && !known.versions.is_empty());
         wanted.all(|(name, known)| match table.model(name.as_str()) {
@@ -326,6 +404,9 @@ impl Repository {
 
     /// Ends the thread.
     pub fn stop(&self) {
+        if let Some(registry) = &self.registry {
+            registry.stop();
+        }
         let _ = self.requests.send(Request::Stop);
     }
 
@@ -363,6 +444,44 @@ impl Repository {
             )),
         }
     }
+}
+
+/// Everything that lies in folders.
+fn filesystem(
+    options: &RepositoryOptions,
+    backends: &[Arc<dyn Backend>],
+) -> Result<Box<dyn gannet_registry::Source>, String> {
+    let source_options = FilesystemOptions {
+        settle_ms: u64::try_from(options.settle.as_millis()).unwrap_or(u64::MAX),
+        known_files: backends.iter().map(|backend| backend.model_file().to_owned()).collect(),
+        limits: options.ingest,
+        ..FilesystemOptions::default()
+    };
+    let source =
+        FilesystemSource::new(options.paths.clone(), source_options).map_err(|error| error.to_string())?;
+    Ok(Box::new(source))
+}
+
+/// Starts the thread that follows registries.
+fn follow_registries(
+    options: &RepositoryOptions,
+    follow: FollowOptions,
+    store: &Arc<Store>,
+    requests: Sender<Request>,
+) -> Result<(Arc<Registry>, JoinHandle<()>), String> {
+    let nice = options.nice.min(18);
+    Registry::start(RegistryOptions {
+        dir: options.state_dir.join("registry"),
+        store: Arc::clone(store),
+        limits: follow.limits,
+        trust: Arc::new(options.trust.clone()),
+        server: follow.server,
+        // when the queue is full, a look is due anyway
+        news: Box::new(move || drop(requests.try_send(Request::News))),
+        // not idle: news must come through on a busy machine, and hashing is done at the speed of the network
+        on_thread: Box::new(move || gannet_runtime::control::manager::step_back(nice)),
+    })
+    .map_err(|error| error.to_string())
 }
 
 fn parse_name(model: &str) -> Result<ModelName, Refusal> {

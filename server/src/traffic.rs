@@ -2,6 +2,7 @@
 //! What it changed is in the state folder before it is told, and holds after a restart. Must not know HTTP, nor how a
 //! route is followed.
 
+mod aliases;
 mod bandits;
 mod check;
 mod log;
@@ -14,6 +15,7 @@ use std::{collections::BTreeMap, io, path::Path, sync::Arc, thread::JoinHandle, 
 use arc_swap::ArcSwap;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use gannet_models::{ModelName, Version};
+use gannet_registry::{AliasMoved, Registry};
 use gannet_runtime::{
     control::{
         manager::{Control, TrafficChange},
@@ -23,6 +25,7 @@ use gannet_runtime::{
 };
 use tokio::sync::oneshot;
 
+pub use self::aliases::SavedMove;
 use self::bandits::Bandits;
 pub use self::check::no_route;
 pub use self::log::{Logs, RolloutLog};
@@ -78,6 +81,12 @@ enum Change {
         wish: Box<Wish>,
         reply: oneshot::Sender<Result<(), Refusal>>,
     },
+    Alias {
+        moved: AliasMoved,
+        registry: Arc<Registry>,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    Registry(Arc<Registry>),
     Stop,
 }
 
@@ -116,6 +125,7 @@ impl Traffic {
             shown: Arc::clone(&shown),
             rollouts: Rollouts::new(logs.clone()),
             bandits: Bandits::default(),
+            registry: None,
         };
         keeper.restore(found)?;
         let (changes, receiver) = bounded(CHANGES_MAX);
@@ -196,6 +206,31 @@ impl Traffic {
         self.ask(Change::Wish { wish: Box::new(wish), reply }, done).await
     }
 
+    /// What a registry calls when a pointer moved that others decide about. It waits until no request can go to the new
+    /// version by itself; false: the move is not taken care of.
+    #[must_use]
+    pub fn alias_hook(&self) -> impl Fn(&AliasMoved, &Arc<Registry>) -> bool + Send + Sync + 'static {
+        let changes = self.changes.clone();
+        move |moved, registry| {
+            let (reply, done) = oneshot::channel();
+            let change = Change::Alias { moved: moved.clone(), registry: Arc::clone(registry), reply };
+            let taken = changes.try_send(change).is_ok().then(|| done.blocking_recv().ok()).flatten();
+            match taken {
+                Some(Ok(())) => true,
+                Some(Err(refusal)) => {
+                    tracing::warn!(model = %moved.model, reason = %refusal.message, "no rollout for a moved pointer");
+                    false
+                }
+                None => false,
+            }
+        }
+    }
+
+    /// Tells who is to be told how moves of before this process ended.
+    pub fn follow(&self, registry: Arc<Registry>) {
+        let _ = self.changes.send(Change::Registry(registry));
+    }
+
     /// Ends the thread.
     pub fn stop(&self) {
         let _ = self.changes.send(Change::Stop);
@@ -231,12 +266,14 @@ struct Keeper {
     shown: Arc<ArcSwap<Shown>>,
     rollouts: Rollouts,
     bandits: Bandits,
+    /// Who is told how moves of its pointers ended.
+    registry: Option<Arc<Registry>>,
 }
 
 impl Keeper {
     fn run(mut self, changes: &Receiver<Change>) {
         loop {
-            let change = if self.rollouts.is_idle() && self.bandits.is_idle() {
+            let change = if self.rollouts.is_idle() && self.bandits.is_idle() && self.is_settled() {
                 changes.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
                 changes.recv_timeout(LOOK)
@@ -246,11 +283,16 @@ impl Keeper {
                 Err(RecvTimeoutError::Timeout) => {
                     self.look();
                     self.learn();
+                    self.follow_moves();
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             match change {
+                Change::Alias { moved, registry, reply } => {
+                    let _ = reply.send(self.alias_moved(&moved, &registry));
+                }
+                Change::Registry(registry) => self.registry = Some(registry),
                 Change::Start { model, plan, actor, reply } => {
                     let _ = reply.send(self.start_rollout(&model, &plan, &actor));
                 }

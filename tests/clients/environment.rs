@@ -24,6 +24,8 @@ const INSTALL_BOUND: Duration = Duration::from_secs(900);
 pub(crate) enum Environment {
     Triton,
     Kserve,
+    Mlflow,
+    Registries,
 }
 
 impl Environment {
@@ -31,6 +33,8 @@ impl Environment {
         match self {
             Self::Triton => "triton",
             Self::Kserve => "kserve",
+            Self::Mlflow => "mlflow",
+            Self::Registries => "registries",
         }
     }
 
@@ -57,7 +61,7 @@ impl Environment {
 }
 
 /// `$XDG_CACHE_HOME/gannet/peers`, else `~/.cache/gannet/peers`.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")));
     cache.expect("HOME or XDG_CACHE_HOME, for the environments of the peers").join("gannet/peers")
@@ -74,7 +78,7 @@ fn install(lock: &Path, folder: &Path) {
     step(create, "an environment (the locks are for CPython 3.11)");
     let mut pip = Command::new(made.join("bin/python"));
     pip.args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]);
-    pip.args(["--no-compile", "--only-binary", ":all:", "--require-hashes", "-r"]).arg(lock);
+    pip.args(["--no-compile", "--no-deps", "--only-binary", ":all:", "--require-hashes", "-r"]).arg(lock);
     step(pip, &format!("the packages of {}", lock.display()));
     fs::rename(&made, folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
 }

@@ -1,101 +1,22 @@
 //! Prometheus' own checker, out of Debian's package, fetched once into the cache. Must not know any metric.
 
 use std::{
-    fs,
     io::Write as _,
-    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use sha2::{Digest as _, Sha256};
+use super::debian::program;
 
 const LOCK: &str = include_str!("promtool.lock");
-
-/// What the lock names.
-struct Locked {
-    package: String,
-    version: String,
-    architecture: String,
-    sha256: String,
-}
 
 /// Panics with what `promtool check metrics` has against a page.
 #[track_caller]
 pub(crate) fn check(page: &str) {
-    let mut command = Command::new(promtool());
+    let mut command = Command::new(program(LOCK, "promtool"));
     command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("promtool starts");
     child.stdin.take().expect("piped").write_all(page.as_bytes()).expect("promtool reads");
     let output = child.wait_with_output().expect("promtool ends");
     let said = [output.stdout, output.stderr].concat();
     assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
-}
-
-/// The program, fetched if it is not there.
-fn promtool() -> PathBuf {
-    let text = |key: &str| {
-        let lock: toml::Table = LOCK.parse().expect("the lock is TOML");
-        lock[key].as_str().expect("a text").to_owned()
-    };
-    let locked = Locked {
-        package: text("package"),
-        version: text("version"),
-        architecture: text("architecture"),
-        sha256: text("sha256"),
-    };
-    let tools = cache().join("gannet/tools");
-    let home = tools.join(format!("{}-{}", locked.package, locked.version));
-    let program = home.join("usr/bin/promtool");
-    fs::create_dir_all(&tools).expect("a folder for tools");
-    // one at a time: parallel tests and other runs wait until it is there
-    let gate = fs::File::create(tools.join("promtool.lock")).expect("a lock file");
-    gate.lock().expect("a lock");
-    if !program.exists() {
-        fetch(&locked, &tools, &home);
-    }
-    program
-}
-
-fn cache() -> PathBuf {
-    let of = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    of("XDG_CACHE_HOME").or_else(|| Some(of("HOME")?.join(".cache"))).expect("XDG_CACHE_HOME or HOME")
-}
-
-fn fetch(locked: &Locked, tools: &Path, home: &Path) {
-    let Locked { package, version, architecture, sha256 } = locked;
-    let run = |program: &str, arguments: &[&str], folder: &Path| {
-        let output = Command::new(program).args(arguments).current_dir(folder).output();
-        let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        (output.status.success(), said)
-    };
-    let work = tempfile::tempdir_in(tools).expect("a folder to work in");
-    let wanted = format!("{package}:{architecture}={version}");
-    let (mut done, mut said) = run("apt-get", &["download", &wanted], work.path());
-    if !done {
-        run("apt-get", &["update"], work.path());
-        (done, said) = run("apt-get", &["download", &wanted], work.path());
-    }
-    assert!(
-        done,
-        "{wanted} cannot be fetched: {said}\nIf the archive has moved on to another version (apt-cache policy \
-         {package}), run `apt-get download {package}` and `sha256sum` on the file, and write both into \
-         tests/support/promtool.lock"
-    );
-    let files = fs::read_dir(work.path()).expect("a folder").map(|item| item.expect("a file").path());
-    let package_file = files.into_iter().find(|path| path.extension().is_some_and(|e| e == "deb"));
-    let package_file = package_file.expect("a package");
-    let hash = Sha256::digest(fs::read(&package_file).expect("a package"));
-    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(
-        hash,
-        *sha256,
-        "{} is not the file that tests/support/promtool.lock names",
-        package_file.display()
-    );
-    let unpacked = work.path().join("unpacked");
-    let arguments = ["-x", &package_file.display().to_string(), &unpacked.display().to_string()];
-    let (done, said) = run("dpkg-deb", &arguments, work.path());
-    assert!(done, "{said}");
-    fs::rename(unpacked, home).expect("the unpacked package moves into its place");
 }

@@ -122,7 +122,7 @@ impl Source for FilesystemSource {
         self.last.clone_from(&models);
         let problems = self.roots.iter().flat_map(|root| root.problems.clone()).collect();
         let settling = self.roots.iter().any(Root::is_settling);
-        Poll { models, health: self.health(), problems, changed, settling }
+        Poll { models, health: self.health(), problems, changed, settling, pending: false, moves: Vec::new() }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gannet_models::{ModelName, ModelSettings, Version, VersionLocation};
+use gannet_models::{Artifact, ModelName, ModelSettings, Version, VersionLocation};
 
 /// Something that models come from.
 pub trait Source: Send {
@@ -27,6 +27,21 @@ pub struct Poll {
     pub changed: bool,
     /// Whether something was found that has not been at rest for long enough to count yet.
     pub settling: bool,
+    /// Whether a source has not given its first answer yet.
+    pub pending: bool,
+    /// Pointers that moved since the answer before, and whose move others decide about.
+    pub moves: Vec<AliasMoved>,
+}
+
+/// A registry's pointer to a version moved, and the source keeps both versions until it is told which one stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AliasMoved {
+    /// The model, by its name here.
+    pub model: ModelName,
+    /// What served until now.
+    pub from: Version,
+    /// Where it points to now; it is here already.
+    pub to: Version,
 }
 
 /// One model, as wanted.
@@ -53,6 +68,10 @@ pub struct AspiredVersion {
     pub location: VersionLocation,
     /// Changes when the content may have changed. The same files keep it across restarts.
     pub fingerprint: u64,
+    /// The files, where the source has put them into the store already.
+    pub stored: Option<Artifact>,
+    /// Where it came from, for people; `None`: from `location`.
+    pub origin: Option<Arc<str>>,
 }
 
 /// Whether a source can be read.

@@ -182,3 +182,24 @@ fn what_a_crash_left_is_swept() {
     let _store = fixture.store();
     assert!(!left.exists() && !left.with_extension("lock").exists());
 }
+
+#[test]
+fn a_folder_that_was_put_together_is_taken_whole() {
+    let fixture = Fixture::new();
+    let store = Store::open(&fixture.dir.path().join("state")).unwrap();
+    let made = fixture.dir.path().join("made");
+    fs::create_dir_all(made.join("golden")).unwrap();
+    fs::write(made.join("model.onnx"), "model").unwrap();
+    fs::write(made.join("golden/a.json"), "{}").unwrap();
+    let artifact = store.admit(&made, &IngestLimits::default()).unwrap();
+    assert!(!made.exists());
+    assert_eq!(artifact.files().len(), 2);
+    assert_eq!(store.size_bytes(), 7);
+    assert_eq!(store.get(&artifact.digest()).unwrap().unwrap().digest(), artifact.digest());
+    // a link could lead anywhere once the folder has moved
+    fs::create_dir_all(&made).unwrap();
+    fs::write(made.join("model.onnx"), "model").unwrap();
+    symlink("model.onnx", made.join("again.onnx")).unwrap();
+    assert!(store.admit(&made, &IngestLimits::default()).is_err());
+    assert_eq!(store.size_bytes(), 7);
+}

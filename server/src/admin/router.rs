@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use serde_json::Value;
 
-use super::{Context, config_view, labels, models, rollouts, shadows, traffic};
+use super::{Context, config_view, labels, models, registry, rollouts, shadows, traffic};
 use crate::respond::Refusal;
 
 /// One call of a route.
@@ -85,6 +85,10 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::POST, "/admin/v1/models/{model}/rollouts/{id}/rollback", |call| {
         Box::pin(rollouts::rollback(call))
     }),
+    route(Method::GET, "/admin/v1/registry", |call| plain(registry::list(call))),
+    route(Method::POST, "/admin/v1/registry/sources", |call| plain(registry::add(call))),
+    route(Method::DELETE, "/admin/v1/registry/sources/{source}", |call| plain(registry::remove(call))),
+    route(Method::POST, "/admin/v1/registry/look", |call| plain(registry::look(call))),
     route(Method::GET, "/admin/v1/config", |call| plain(config_view::get(call))),
     route(Method::GET, "/admin/v1/openapi.json", |_| plain(async { openapi() })),
 ];

@@ -68,12 +68,17 @@ pub(crate) fn version(
     let loads = entry.and_then(|entry| entry.loads.get(version.as_str())).cloned().unwrap_or_default();
     let digest =
         known.and_then(|known| known.artifacts.get(version)).map(|artifact| artifact.digest().to_string());
+    // what is known of its answers: compared with golden ones before it served, or not
+    let proof = known
+        .and_then(|known| known.artifacts.get(version))
+        .map(|artifact| if artifact.golden_files().is_empty() { "unproven" } else { "golden" });
     let mut fields = json!({
         "model": model,
         "version": version.as_str(),
         "state": state.index_name(),
         "reason": reason,
         "digest": digest,
+        "proof": proof,
         "labels": labels,
         "loads": { "ok": loads.ok, "failed": loads.failed, "swaps": loads.swaps },
         "serving": null,

@@ -19,6 +19,8 @@ pub struct Listeners {
     pub metrics: Option<TcpListener>,
     /// The admin API.
     pub admin: Option<TcpListener>,
+    /// Webhooks of registries.
+    pub webhook: Option<TcpListener>,
 }
 
 /// Where the server listens.
@@ -32,6 +34,8 @@ pub struct Addresses {
     pub metrics: Option<SocketAddr>,
     /// The admin API.
     pub admin: Option<SocketAddr>,
+    /// Webhooks of registries.
+    pub webhook: Option<SocketAddr>,
 }
 
 impl Listeners {
@@ -51,6 +55,7 @@ impl Listeners {
             grpc: take("listen.grpc", &listen.grpc),
             metrics: take("listen.metrics", &listen.metrics),
             admin: take("listen.admin", &listen.admin),
+            webhook: take("webhook.listen", &config.webhook.listen),
         };
         if faults.is_empty() { Ok(listeners) } else { Err(anyhow::anyhow!(faults.join("\n"))) }
     }
@@ -67,6 +72,7 @@ impl Listeners {
             grpc: local(&self.grpc)?,
             metrics: local(&self.metrics)?,
             admin: local(&self.admin)?,
+            webhook: local(&self.webhook)?,
         })
     }
 }

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::{Config, Fault, Faults, Given, Key, address::Address, key::keys, toml_file};
+use super::{Config, Fault, Faults, Given, Key, address::Address, key::keys, registry, toml_file};
 use crate::repository::ControlMode;
 
 /// Everything that says something, already read.
@@ -48,7 +48,9 @@ pub fn compose(sources: &Sources) -> Result<Config, Faults> {
     let mut config = Config::new(default_state_dir(&sources.environment).unwrap_or_default());
     config.runtime.ort_dylib = variable(&sources.environment, "ORT_DYLIB_PATH").map(PathBuf::from);
     let mut settings = from_environment(sources, &mut faults, &mut config.warnings);
-    settings.extend(from_file(sources, &mut faults));
+    let (in_file, tables) = from_file(sources, &mut faults);
+    settings.extend(in_file);
+    registry::read(&mut config.registry, &tables, &mut faults);
     settings.extend(from_settings(sources, &mut faults));
     settings.extend(from_flags(sources));
     // weakest first, so that the strongest has the last word
@@ -57,6 +59,10 @@ pub fn compose(sources: &Sources) -> Result<Config, Faults> {
             Some(()) => drop(config.sources.insert(key.name, source)),
             None => faults.push(Fault::new(&source, key.name, key.expected, given.to_string())),
         }
+    }
+    // the models that come with the server are for those who named none
+    if !config.registry.sources.is_empty() && config.source("repository.paths") == "default" {
+        config.repository.paths.clear();
     }
     check_together(&config, &mut faults);
     if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
@@ -95,17 +101,19 @@ fn is_of_an_orchestrator(rest: &str) -> bool {
         || rest.contains("_PORT_")
 }
 
-fn from_file(sources: &Sources, faults: &mut Vec<Fault>) -> Vec<Setting> {
-    let Some(FileText { path, text }) = &sources.file else { return Vec::new() };
+fn from_file(sources: &Sources, faults: &mut Vec<Fault>) -> (Vec<Setting>, Vec<registry::Table>) {
+    let Some(FileText { path, text }) = &sources.file else { return (Vec::new(), Vec::new()) };
     let mut settings = Vec::new();
-    for entry in toml_file::read(path, text, faults) {
+    let (entries, tables) = toml_file::read(path, text, &registry::LISTS, faults);
+    let tables = tables.into_iter().map(|table| registry::Table { file: path.clone(), table }).collect();
+    for entry in entries {
         let source = format!("{path}:{}", entry.line);
         match keys().iter().find(|key| key.name == entry.key) {
             Some(key) => settings.push(Setting { source, key, given: entry.given }),
             None => faults.push(unknown(&source, &entry.key, |key| key.name.to_owned())),
         }
     }
-    settings
+    (settings, tables)
 }
 
 fn from_settings(sources: &Sources, faults: &mut Vec<Fault>) -> Vec<Setting> {
@@ -167,6 +175,7 @@ fn check_together(config: &Config, faults: &mut Vec<Fault>) {
         ("listen.grpc", &listen.grpc),
         ("listen.metrics", &listen.metrics),
         ("listen.admin", &listen.admin),
+        ("webhook.listen", &config.webhook.listen),
     ];
     for (index, (key, address)) in all.iter().enumerate() {
         let same = |other: &Address| address.as_ref().is_some_and(|a| a == other && a.port != 0);
@@ -198,7 +207,13 @@ fn check_together(config: &Config, faults: &mut Vec<Fault>) {
         let advice = "add --model-control explicit, or leave the models out";
         fault("repository.load_models", "no models unless the model control is explicit", &got, advice);
     }
-    if !explicit && config.repository.paths.is_empty() {
+    if config.webhook.listen.is_some() && config.webhook.secret.is_none() {
+        let advice =
+            "name the secret that MLflow signs its webhooks with, such as webhook.secret = \"env:NAME\"";
+        fault("webhook.listen", "no listener without a webhook.secret", "a listener", advice);
+    }
+    let has_sources = !config.registry.sources.is_empty() || !config.registry.allow.is_empty();
+    if !explicit && config.repository.paths.is_empty() && !has_sources {
         fault("repository.paths", "at least one path", "none", "name a folder of models");
     }
     if config.state_dir.as_os_str().is_empty() {

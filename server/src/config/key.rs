@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::{Config, Given, LogFormat, RepositoryApi, address::Address, text::Choice};
+use super::{Config, Credentials, Given, LogFormat, RepositoryApi, address::Address, text::Choice};
 use crate::repository::ControlMode;
 use gannet_runtime::control::transition::SwapPolicy;
 
@@ -157,6 +157,69 @@ const KEYS: &[Key] = &[
         c.repository.ingest.files_max
     ),
     key!(
+        "registry.allow",
+        "URIs that sources added by the admin API may have, * for anything",
+        "patterns: a list, or a text with commas",
+        |c, g| c.registry.allow = g.list()?,
+        c.registry.allow
+    ),
+    key!(
+        "registry.max_package_bytes",
+        "bytes of one package of a registry",
+        BYTES,
+        |c, g| c.registry.limits.package.bytes_max = positive(g.bytes())?,
+        c.registry.limits.package.bytes_max
+    ),
+    key!(
+        "registry.max_files",
+        "files of one package of a registry",
+        COUNT,
+        |c, g| c.registry.limits.package.files_max = count(g)?,
+        c.registry.limits.package.files_max
+    ),
+    key!(
+        "registry.disk_budget_bytes",
+        "bytes of all copies together; versions that served before go first",
+        BYTES,
+        |c, g| c.registry.limits.disk_budget_bytes = Some(positive(g.bytes())?),
+        c.registry.limits.disk_budget_bytes
+    ),
+    key!(
+        "registry.bytes_per_s_max",
+        "bytes a second of all downloads together",
+        BYTES,
+        |c, g| c.registry.limits.bytes_per_s_max = Some(positive(g.bytes())?),
+        c.registry.limits.bytes_per_s_max
+    ),
+    key!(
+        "registry.downloads_max",
+        "downloads side by side",
+        THREADS,
+        |c, g| c.registry.limits.downloads_max = threads(g)?,
+        c.registry.limits.downloads_max
+    ),
+    key!(
+        "registry.server_name",
+        "what this server is called in registries' tags [default: the host's name]",
+        "a text of letters, digits and any of _ - .",
+        |c, g| c.registry.server_name = server_name(g)?,
+        c.registry.server_name
+    ),
+    key!(
+        "webhook.listen",
+        "where MLflow's webhooks come to",
+        ADDRESS,
+        |c, g| c.webhook.listen = address(g)?,
+        shown(&c.webhook.listen)
+    ),
+    key!(
+        "webhook.secret",
+        "what MLflow signs its webhooks with",
+        "env:NAME or file:PATH",
+        |c, g| c.webhook.secret = Some(Credentials::parse(g.text()?)?),
+        c.webhook.secret.as_ref().map(ToString::to_string)
+    ),
+    key!(
         "state.dir",
         "the folder for everything that is written",
         PATH,
@@ -287,6 +350,11 @@ fn address(given: &Given) -> Option<Option<Address>> {
 
 fn shown(address: &Option<Address>) -> String {
     address.as_ref().map_or_else(|| "off".into(), Address::to_string)
+}
+
+fn server_name(given: &Given) -> Option<String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    given.text().filter(|text| text.len() <= 100 && text.chars().all(allowed)).map(str::to_owned)
 }
 
 fn path(given: &Given) -> Option<PathBuf> {

@@ -8,7 +8,7 @@ use toml::{
 use super::{Fault, Given};
 
 /// One key of the file.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Entry {
     /// With its sections, such as `listen.http`.
     pub(super) key: String,
@@ -18,8 +18,24 @@ pub(super) struct Entry {
     pub(super) line: usize,
 }
 
-/// Every key of a file. A text that is no TOML gives a fault for each error that was found, and no keys.
-pub(super) fn read(path: &str, text: &str, faults: &mut Vec<Fault>) -> Vec<Entry> {
+/// One table of a list of tables, such as `[[trust]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct TableEntry {
+    /// The list, such as `models.source`.
+    pub(super) list: String,
+    /// Its keys.
+    pub(super) entries: Vec<Entry>,
+    /// Where it begins, counted from 1.
+    pub(super) line: usize,
+}
+
+/// Every key of a file, and every table of the lists that `lists` names. A text that is no TOML gives a fault for each error that was found, and no keys.
+pub(super) fn read(
+    path: &str,
+    text: &str,
+    lists: &[&str],
+    faults: &mut Vec<Fault>,
+) -> (Vec<Entry>, Vec<TableEntry>) {
     let (root, errors) = DeTable::parse_recoverable(text);
     let line = |offset: usize| text[..offset.min(text.len())].matches('\n').count() + 1;
     for error in &errors {
@@ -29,23 +45,50 @@ pub(super) fn read(path: &str, text: &str, faults: &mut Vec<Fault>) -> Vec<Entry
         };
         faults.push(Fault::new(&source, "", "valid TOML", error.message().replace('\n', ", ")));
     }
-    let mut entries = Vec::new();
+    let (mut entries, mut tables) = (Vec::new(), Vec::new());
     if errors.is_empty() {
-        flatten(root.get_ref(), "", text, &mut entries);
+        let mut found = Found { text, lists, tables: &mut tables };
+        found.flatten(root.get_ref(), "", &mut entries);
     }
-    for entry in &mut entries {
+    let inner = tables.iter_mut().flat_map(|table| &mut table.entries);
+    for entry in entries.iter_mut().chain(inner) {
         entry.line = line(entry.line);
     }
-    entries
+    for table in &mut tables {
+        table.line = line(table.line);
+    }
+    (entries, tables)
 }
 
-/// Lines are offsets until the end.
-fn flatten(table: &DeTable<'_>, prefix: &str, text: &str, entries: &mut Vec<Entry>) {
-    for (key, value) in table {
-        let name = format!("{prefix}{}", key.get_ref());
-        match value.get_ref() {
-            DeValue::Table(inner) => flatten(inner, &format!("{name}."), text, entries),
-            _ => entries.push(Entry { key: name, given: given(value, text), line: key.span().start }),
+struct Found<'a> {
+    text: &'a str,
+    lists: &'a [&'a str],
+    tables: &'a mut Vec<TableEntry>,
+}
+
+impl Found<'_> {
+    /// Lines are offsets until the end.
+    fn flatten(&mut self, table: &DeTable<'_>, prefix: &str, entries: &mut Vec<Entry>) {
+        for (key, value) in table {
+            let name = format!("{prefix}{}", key.get_ref());
+            match value.get_ref() {
+                DeValue::Table(inner) => self.flatten(inner, &format!("{name}."), entries),
+                DeValue::Array(items) if self.lists.contains(&name.as_str()) => {
+                    for item in items {
+                        let Some(inner) = item.get_ref().as_table() else { continue };
+                        let mut own = Vec::new();
+                        self.flatten(inner, "", &mut own);
+                        self.tables.push(TableEntry {
+                            list: name.clone(),
+                            entries: own,
+                            line: item.span().start,
+                        });
+                    }
+                }
+                _ => {
+                    entries.push(Entry { key: name, given: given(value, self.text), line: key.span().start })
+                }
+            }
         }
     }
 }
@@ -73,7 +116,7 @@ mod tests {
     fn keys_come_with_their_lines() {
         let text = "[listen]\nhttp = \"off\"\n\n[repository]\npaths = [\"a\", \"b\"]\nscan_ms = 0x10\nbytes_max = 1.5\n";
         let mut faults = Vec::new();
-        let mut entries = read("f", text, &mut faults);
+        let (mut entries, _) = read("f", text, &[], &mut faults);
         entries.sort_by_key(|entry| entry.line);
         let shown: Vec<String> =
             entries.iter().map(|e| format!("{} {} {}", e.line, e.key, e.given)).collect();
@@ -85,7 +128,17 @@ mod tests {
         ];
         assert_eq!(shown, expected);
         assert!(faults.is_empty());
-        assert!(read("f", "a = 1\nb = = 2\n", &mut faults).is_empty());
+        assert!(read("f", "a = 1\nb = = 2\n", &[], &mut faults).0.is_empty());
         assert_eq!(faults[0].source, "f:2");
+    }
+
+    #[test]
+    fn lists_of_tables_are_read_one_by_one() {
+        let text = "[[models.source]]\nname = \"a\"\n\n[[models.source]]\nname = \"b\"\npoll_s = 5\n";
+        let mut faults = Vec::new();
+        let (entries, tables) = read("f", text, &["models.source"], &mut faults);
+        assert!(entries.is_empty() && faults.is_empty());
+        assert_eq!(tables.len(), 2);
+        assert_eq!((tables[1].entries.len(), tables[1].entries[0].line), (2, 5));
     }
 }

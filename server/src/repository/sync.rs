@@ -2,6 +2,7 @@
 //! wanted. Owns all of its state. Must not know protocols.
 
 mod asked;
+mod report;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -17,14 +18,14 @@ use crossbeam::channel::{Receiver, RecvTimeoutError};
 use gannet_models::{
     Artifact, Digest, ModelName, ModelSettings, Store, Version, VersionLocation, store::Collected,
 };
-use gannet_registry::{AspiredModel, Poll, Source, SourceHealth};
+use gannet_registry::{AspiredModel, AspiredVersion, Poll, Registry, Source, SourceHealth};
 use gannet_runtime::{
     backend::Backend,
     clock,
     control::{loader::LoadSpec, manager::Control},
 };
 
-use super::{ControlMode, Inventory, KnownModel, RepositoryOptions, Request};
+use super::{AliasHook, ControlMode, Inventory, KnownModel, RepositoryOptions, Request};
 
 /// How long a start or a load waits for files that are still being copied.
 const SETTLE_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -36,19 +37,21 @@ const SETTLE_LOOK: Duration = Duration::from_millis(20);
 struct Look {
     /// There is something to do about it.
     news: bool,
-    /// Something is still being copied.
+    /// Something is still being copied, or asked for for the first time.
     settling: bool,
 }
 
 /// What the thread is made of.
 pub(super) struct Parts {
     pub(super) options: RepositoryOptions,
-    pub(super) store: Store,
+    pub(super) store: Arc<Store>,
     pub(super) source: Box<dyn Source>,
     pub(super) backends: Vec<Arc<dyn Backend>>,
     pub(super) control: Control,
     pub(super) inventory: Arc<ArcSwap<Inventory>>,
     pub(super) looked: Arc<AtomicBool>,
+    pub(super) registry: Option<Arc<Registry>>,
+    pub(super) on_alias_moved: AliasHook,
 }
 
 pub(super) struct Sync {
@@ -57,6 +60,7 @@ pub(super) struct Sync {
     found: BTreeMap<ModelName, AspiredModel>,
     source_problems: Vec<String>,
     stale: Option<String>,
+    pending: bool,
     /// Models that were asked for, in explicit mode.
     asked: BTreeMap<ModelName, Asked>,
     /// Models that the control plane was told of, with what it was told.
@@ -67,6 +71,8 @@ pub(super) struct Sync {
     refused: BTreeMap<(ModelName, Version), (u64, String)>,
     /// Whether the store holds copies that nobody wants any more.
     rubbish: bool,
+    /// What registries were told of our versions.
+    told_registries: report::Reporter,
 }
 
 /// A model that was asked for, with its own configuration and files if any.
@@ -90,6 +96,16 @@ struct Candidate {
     version: Version,
     location: VersionLocation,
     fingerprint: u64,
+    /// As a registry has brought it.
+    stored: Option<Artifact>,
+    origin: Option<Arc<str>>,
+}
+
+impl Candidate {
+    fn of(aspired: &AspiredVersion) -> Self {
+        let AspiredVersion { version, location, fingerprint, stored, origin } = aspired.clone();
+        Self { version, location, fingerprint, stored, origin }
+    }
 }
 
 impl Sync {
@@ -99,11 +115,13 @@ impl Sync {
             found: BTreeMap::new(),
             source_problems: Vec::new(),
             stale: None,
+            pending: false,
             asked: BTreeMap::new(),
             told: BTreeMap::new(),
             artifacts: HashMap::new(),
             refused: BTreeMap::new(),
             rubbish: false,
+            told_registries: report::Reporter::default(),
         }
     }
 
@@ -111,7 +129,8 @@ impl Sync {
         gannet_runtime::control::manager::step_back(self.parts.options.nice);
         self.start();
         self.parts.looked.store(true, Ordering::Release);
-        let watches = self.parts.options.mode == ControlMode::Poll;
+        // with registries there is something to tell now and then, whatever the mode
+        let watches = self.parts.options.mode == ControlMode::Poll || self.parts.registry.is_some();
         loop {
             let next = if watches {
                 requests.recv_timeout(self.parts.options.scan)
@@ -120,6 +139,7 @@ impl Sync {
             };
             match next {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Request::News) => self.look_and_reconcile(),
                 Ok(Request::Look { reply }) => {
                     self.look_and_reconcile();
                     let _ = reply.send(());
@@ -131,8 +151,12 @@ impl Sync {
                 Ok(Request::Select { model, version, wanted, reply }) => {
                     let _ = reply.send(self.select(&model, &version, wanted));
                 }
-                Err(RecvTimeoutError::Timeout) => self.look_and_reconcile(),
+                Err(RecvTimeoutError::Timeout) if self.parts.options.mode == ControlMode::Poll => {
+                    self.look_and_reconcile();
+                }
+                Err(RecvTimeoutError::Timeout) => {}
             }
+            self.told_registries.report(&self.parts);
         }
     }
 
@@ -179,7 +203,16 @@ impl Sync {
     /// Looks at the source once.
     fn look_now(&mut self) -> Look {
         let poll = self.parts.source.poll(clock::wall_ms(clock::now()));
-        let Poll { models, health, problems, changed, settling } = poll;
+        let Poll { models, health, problems, changed, settling, pending, moves } = poll;
+        if let Some(registry) = &self.parts.registry {
+            for moved in &moves {
+                // before the control plane hears of the new version
+                if !(self.parts.on_alias_moved)(moved, registry) {
+                    tracing::warn!(model = %moved.model, from = %moved.from, to = %moved.to, "nobody rolls it out: it is swapped");
+                    registry.settle(&moved.model, &moved.to, "");
+                }
+            }
+        }
         let stale = match health {
             SourceHealth::Healthy => None,
             SourceHealth::Stale { reason, .. } => Some(reason),
@@ -195,11 +228,14 @@ impl Sync {
         for problem in problems.iter().filter(|problem| !self.source_problems.contains(problem)) {
             tracing::warn!("{problem}");
         }
-        let news =
-            changed || stale != self.stale || problems != self.source_problems || !self.refused.is_empty();
+        let news = changed
+            || pending != self.pending
+            || stale != self.stale
+            || problems != self.source_problems
+            || !self.refused.is_empty();
         self.found = models.into_iter().map(|model| (model.name.clone(), model)).collect();
-        (self.stale, self.source_problems) = (stale, problems);
-        Look { news, settling }
+        (self.stale, self.source_problems, self.pending) = (stale, problems, pending);
+        Look { news, settling: settling || pending }
     }
 
     fn ask_at_start(&mut self) {
@@ -270,6 +306,8 @@ impl Sync {
                 version: version.clone(),
                 location: location.clone(),
                 fingerprint,
+                stored: None,
+                origin: None,
             };
             let names: Vec<Version> = versions.iter().map(|(version, _)| version.clone()).collect();
             let chosen =
@@ -286,12 +324,7 @@ impl Sync {
             Some(_) => names,
             None => settings.version_policy.choose(&names),
         };
-        let candidate = |v: &gannet_registry::AspiredVersion| Candidate {
-            version: v.version.clone(),
-            location: v.location.clone(),
-            fingerprint: v.fingerprint,
-        };
-        versions.iter().filter(|v| chosen.contains(&v.version)).map(candidate).collect()
+        versions.iter().filter(|v| chosen.contains(&v.version)).map(Candidate::of).collect()
     }
 
     /// The version as it is to be loaded, copied into the store; the copy before it when this one cannot be had.
@@ -320,7 +353,8 @@ impl Sync {
                 return None;
             }
         };
-        let origin = Arc::from(from.location.path.display().to_string());
+        let origin =
+            from.origin.clone().unwrap_or_else(|| Arc::from(from.location.path.display().to_string()));
         let (version, settings) = (from.version.clone(), Arc::clone(settings));
         let event_loops = self.parts.options.event_loops;
         Some(LoadSpec { version, artifact, settings, class_labels, backend, origin, event_loops })
@@ -334,17 +368,29 @@ impl Sync {
         {
             return Some(artifact.clone());
         }
-        match self.parts.store.ingest(&from.location, &self.parts.options.ingest) {
+        let ingested = match &from.stored {
+            Some(stored) => Ok(stored.clone()),
+            None => self.ingest(model, from),
+        };
+        match ingested {
             Ok(artifact) => {
                 self.refused.remove(&key);
                 self.artifacts.insert(key, (from.fingerprint, artifact.clone()));
                 Some(artifact)
             }
-            Err(error) => {
-                self.refuse(model, from, error.to_string());
+            Err(why) => {
+                self.refuse(model, from, why);
                 before.map(|(_, artifact)| artifact)
             }
         }
+    }
+
+    /// Copies a version out of a folder, if its signature is as wanted.
+    fn ingest(&self, model: &ModelName, from: &Candidate) -> Result<Artifact, String> {
+        let ingested = self.parts.store.ingest(&from.location, &self.parts.options.ingest);
+        let artifact = ingested.map_err(|error| error.to_string())?;
+        self.parts.options.trust.check(artifact.dir(), model, &from.version)?;
+        Ok(artifact)
     }
 
     fn refuse(&mut self, model: &ModelName, from: &Candidate, reason: String) {
@@ -401,8 +447,12 @@ impl Sync {
                 );
             }
         }
-        let inventory =
-            Inventory { models, problems: self.source_problems.clone(), stale: self.stale.clone() };
+        let inventory = Inventory {
+            models,
+            problems: self.source_problems.clone(),
+            stale: self.stale.clone(),
+            pending: self.pending,
+        };
         self.parts.inventory.store(Arc::new(inventory));
     }
 
@@ -417,7 +467,13 @@ impl Sync {
         self.refused.retain(|(model, version), _| {
             self.found.get(model).is_some_and(|found| found.versions.iter().any(|v| v.version == *version))
         });
-        let keep: HashSet<Digest> = self.artifacts.values().map(|(_, artifact)| artifact.digest()).collect();
+        let mut keep: HashSet<Digest> =
+            self.artifacts.values().map(|(_, artifact)| artifact.digest()).collect();
+        if let Some(registry) = &self.parts.registry {
+            // until it is known what is here, everything stays
+            let Some(held) = registry.held() else { return };
+            keep.extend(held);
+        }
         let collected = self.parts.store.collect(&keep);
         // what still drains can go at a later look
         self.rubbish =

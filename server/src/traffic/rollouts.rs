@@ -100,6 +100,16 @@ impl Rollouts {
         self.trials.get(model).map(|(trial, _)| trial)
     }
 
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    /// The newest rollout of a model that is over, of those from `id` on.
+    pub(super) fn ended_since(&self, model: &ModelName, id: u64) -> Option<&View> {
+        let views = self.ended.iter().map(|shown| &shown.view);
+        views.rev().find(|view| view.id >= id && view.model == model.as_str())
+    }
+
     pub(super) fn shown(&self) -> Shown {
         let latencies = |trial: &Trial| [Side::Stable, Side::Candidate].map(|side| trial.latencies(side));
         let trials = self.trials.values().map(|(trial, _)| ShownRollout {
@@ -166,7 +176,7 @@ pub(super) fn restore(keeper: &mut Keeper) -> Result<(), String> {
 }
 
 impl Keeper {
-    fn sticky(&self, model: &ModelName) -> Option<StickyFile> {
+    pub(super) fn sticky(&self, model: &ModelName) -> Option<StickyFile> {
         self.saved.load().models.get(model)?.route.as_ref()?.route.sticky.clone()
     }
 

@@ -12,7 +12,7 @@ use gannet_models::ModelName;
 use gannet_runtime::{control::rollout::bandit::Arm as Rewards, route::RouteFile};
 use serde::{Deserialize, Serialize};
 
-use super::Labels;
+use super::{Labels, SavedMove};
 
 /// The form of the file; another release may have another.
 const FORMAT: u32 = 1;
@@ -45,6 +45,9 @@ pub struct SavedModel {
     /// What a route that learns has learnt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rewards: Vec<Rewards>,
+    /// The move of a registry's pointer that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias_move: Option<SavedMove>,
 }
 
 /// A route and when it was set.
@@ -145,8 +148,12 @@ mod tests {
         let route = RouteFile { split, ..RouteFile::default() };
         let labels = [("next", Some(Version::new("2").unwrap())), ("old", None)];
         let labels = labels.map(|(label, version)| (label.to_owned(), version)).into();
-        let model =
-            SavedModel { route: Some(SavedRoute { revision: 7, route }), labels, rewards: Vec::new() };
+        let model = SavedModel {
+            route: Some(SavedRoute { revision: 7, route }),
+            labels,
+            rewards: Vec::new(),
+            alias_move: None,
+        };
         saved.models.insert(ModelName::new("m").unwrap(), model);
         file.write(&writer, &saved).unwrap();
         assert_eq!(file.read().unwrap(), saved);

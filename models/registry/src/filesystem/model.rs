@@ -191,7 +191,14 @@ impl ModelFolder {
                 root: look.root.to_owned(),
                 stored_as: None,
             };
-            Some(AspiredVersion { version: version.clone(), location, fingerprint: state.good? })
+            let fingerprint = state.good?;
+            Some(AspiredVersion {
+                version: version.clone(),
+                location,
+                fingerprint,
+                stored: None,
+                origin: None,
+            })
         };
         self.versions.iter().filter_map(aspired).collect()
     }

@@ -164,7 +164,8 @@ impl Root {
         settle.observe(seen, now_ms, options.settle_ms);
         if let Some(&fingerprint) = settle.settled() {
             let version = Version::new("1").map_err(|error| error.to_string())?;
-            let versions = vec![AspiredVersion { version, location, fingerprint }];
+            let versions =
+                vec![AspiredVersion { version, location, fingerprint, stored: None, origin: None }];
             self.file_aspired = Some(AspiredModel {
                 name: name.clone(),
                 settings: Arc::new(ModelSettings::default()),

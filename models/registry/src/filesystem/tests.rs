@@ -323,7 +323,7 @@ fn every_unusable_path_is_named_at_start() {
     let fixture = Fixture::new(&["iris/1/model.onnx", "notes.txt"]);
     let paths = ["iris/1", "notes.txt", "missing"].map(|path| fixture.path(path));
     let error = FilesystemSource::new(paths.into(), FilesystemOptions::default()).unwrap_err();
-    let RegistryError::Roots(faults) = error;
+    let RegistryError::Roots(faults) = error else { panic!("{error}") };
     assert_eq!(faults.len(), 3, "{faults:?}");
 }
 

@@ -1,0 +1,186 @@
+//! MLflow: a registered model's alias, stage or version, a logged model or a run's, through the tracking server's REST
+//! API and its artifacts, proxied or direct. Must not know when to look, or how a model is run.
+
+pub(crate) mod api;
+pub(crate) mod artifacts;
+mod flavor;
+mod mlmodel;
+pub(crate) mod torch_script;
+pub mod write;
+
+use std::sync::Arc;
+
+use gannet_models::{IngestLimits, ModelName, Version, settings::VersionPolicy};
+
+pub use self::mlmodel::{example_file, settings_of};
+use self::{
+    api::{Api, ModelVersion},
+    artifacts::Artifacts,
+};
+use crate::{
+    RemoteError, SourceSpec,
+    fetch::Opened,
+    http::Http,
+    kind::{ListedModel, ListedVersion, Listing},
+    package::{Check, Plan, PlannedFile},
+    s3::S3Options,
+    uri::{MlflowTarget, SourceUri},
+};
+
+/// Bytes of an `MLmodel` file.
+const MLMODEL_BYTES_MAX: usize = 1 << 20;
+/// Versions that one look lists.
+const VERSIONS_MAX: usize = 200;
+
+/// One model of a tracking server.
+pub(crate) struct Mlflow {
+    name: ModelName,
+    api: Arc<Api>,
+    target: MlflowTarget,
+    versions: VersionPolicy,
+    artifacts: Artifacts,
+}
+
+impl Mlflow {
+    pub(crate) fn new(
+        spec: &SourceSpec,
+        http: Http,
+        store: S3Options,
+        limits: IngestLimits,
+    ) -> Result<Self, RemoteError> {
+        let SourceUri::Mlflow { base, target } = &spec.uri else {
+            return Err(RemoteError::Unusable("expected the URI of a tracking server".to_owned()));
+        };
+        let base = base.clone().or_else(|| spec.endpoint.clone()).ok_or_else(|| {
+            RemoteError::Unusable(format!(
+                "{}: expected to know the tracking server; name it with endpoint = \"http(s)://host:port\", or write \
+                 mlflow+http(s)://host:port/{target}",
+                spec.uri_text
+            ))
+        })?;
+        let api = Arc::new(Api::new(http, base.trim_end_matches('/').to_owned()));
+        // an endpoint that was needed for the tracking server names no object store
+        let named_server = matches!(&spec.uri, SourceUri::Mlflow { base: Some(_), .. });
+        let endpoint = store.endpoint.clone().filter(|_| named_server);
+        // the tracking server's user means nothing to an object store
+        let store = S3Options { endpoint, secrets: Arc::new(|| Ok(None)), ..store };
+        let artifacts = Artifacts::new(Arc::clone(&api), store, spec.artifacts_dir.clone(), limits);
+        let versions = spec.versions.clone();
+        Ok(Self { name: spec.name.clone(), api, target: target.clone(), versions, artifacts })
+    }
+
+    pub(crate) async fn list(&mut self) -> Result<Listing, RemoteError> {
+        match &self.target {
+            MlflowTarget::Alias { model, alias } => self.pointed_to(self.api.by_alias(model, alias).await?),
+            MlflowTarget::Version { model, version } => {
+                self.pointed_to(self.api.version(model, version).await?)
+            }
+            MlflowTarget::Stage { model, stage } => {
+                let found = self.api.by_stage(model, stage).await?;
+                let found = found.into_iter().max_by_key(ModelVersion::number).ok_or_else(|| {
+                    RemoteError::Missing(format!("'{model}' has no version in stage '{stage}'"))
+                })?;
+                self.pointed_to(found)
+            }
+            MlflowTarget::Latest { model } => {
+                let count = match &self.versions {
+                    VersionPolicy::Latest(count) => (*count).clamp(1, VERSIONS_MAX),
+                    VersionPolicy::All | VersionPolicy::Specific(_) => VERSIONS_MAX,
+                };
+                let found = self.api.newest(model, count).await?;
+                if found.is_empty() {
+                    return Err(RemoteError::Missing(format!("'{model}' has no versions")));
+                }
+                let versions = found.iter().filter(|version| version.is_ready());
+                let versions = versions.map(listed).collect::<Result<Vec<_>, _>>()?;
+                let model =
+                    ListedModel { name: self.name.clone(), settings: None, pointed_to: false, versions };
+                Ok(Listing { models: vec![model], ..Listing::default() })
+            }
+            MlflowTarget::Logged { id } => {
+                let logged = self.api.logged(id).await?;
+                self.one(id, &logged.artifact_uri)
+            }
+            MlflowTarget::Run { run, path } => {
+                let uri = self.api.run_artifact(run, path).await?;
+                self.one(run, &uri)
+            }
+        }
+    }
+
+    fn pointed_to(&self, found: ModelVersion) -> Result<Listing, RemoteError> {
+        if !found.is_ready() {
+            let (name, version, status) = (&found.name, &found.version, &found.status);
+            return Err(RemoteError::Missing(format!(
+                "version {version} of '{name}' is not ready there: {status}"
+            )));
+        }
+        let ListedVersion { version, tag, locator } = listed(&found)?;
+        Ok(Listing::one(&self.name, version, tag, locator))
+    }
+
+    fn one(&self, version: &str, uri: &str) -> Result<Listing, RemoteError> {
+        let version = parse_version(version)?;
+        Ok(Listing::one(&self.name, version, uri.to_owned(), format!("uri {uri}")))
+    }
+
+    pub(crate) async fn plan(&self, version: &ListedVersion) -> Result<Plan, RemoteError> {
+        let uri = match version.locator.split_once(' ') {
+            Some(("uri", uri)) => uri.to_owned(),
+            Some((number, model)) => self.api.download_uri(model, number).await?,
+            None => return Err(RemoteError::Unusable("no such version".to_owned())),
+        };
+        let found = self.artifacts.list(&uri).await?;
+        let mlmodel = found.iter().find(|file| file.path == "MLmodel").ok_or_else(|| {
+            RemoteError::Unusable(format!(
+                "{uri}: expected an MLmodel file, got none; log the model with MLflow"
+            ))
+        })?;
+        let text = self.artifacts.small(&mlmodel.locator, MLMODEL_BYTES_MAX).await?;
+        let described = mlmodel::MlModel::parse(&text)?;
+        let paths: Vec<&str> = found.iter().map(|file| file.path.as_str()).collect();
+        let shape = flavor::choose(&described, &paths)?;
+        let file = |file: artifacts::Found| PlannedFile {
+            path: file.path,
+            size: file.size,
+            check: Check::Size,
+            locator: file.locator,
+        };
+        let files = found.into_iter().map(file).collect();
+        Ok(Plan { files, renames: shape.renames, torch_script: shape.torch_script, ..Plan::default() })
+    }
+
+    pub(crate) async fn open(
+        &self,
+        file: &PlannedFile,
+        offset: u64,
+        etag: Option<&str>,
+    ) -> Result<Opened, RemoteError> {
+        self.artifacts.open(&file.locator, offset, etag).await
+    }
+
+    /// What registered model is followed, and how to tell it of our versions.
+    pub(crate) fn registered(&self) -> Option<(String, Arc<Api>)> {
+        let model = match &self.target {
+            MlflowTarget::Alias { model, .. }
+            | MlflowTarget::Version { model, .. }
+            | MlflowTarget::Stage { model, .. }
+            | MlflowTarget::Latest { model } => model,
+            MlflowTarget::Logged { .. } | MlflowTarget::Run { .. } => return None,
+        };
+        Some((model.clone(), Arc::clone(&self.api)))
+    }
+}
+
+fn listed(found: &ModelVersion) -> Result<ListedVersion, RemoteError> {
+    Ok(ListedVersion {
+        version: parse_version(&found.version)?,
+        tag: format!("{} {} {}", found.version, found.creation_timestamp, found.source),
+        locator: format!("{} {}", found.version, found.name),
+    })
+}
+
+fn parse_version(text: &str) -> Result<Version, RemoteError> {
+    Version::new(text)
+        .map_err(|error| RemoteError::Unusable(format!("the registry names a version: {error}")))
+}

@@ -1,0 +1,159 @@
+//! Brings what a URI names into a folder, once: `<folder>/<model>/<version>/`, as a repository of models. Must not know
+//! servers.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use gannet_models::{Artifact, ModelError, ModelName, Store, Version, settings::VersionPolicy};
+
+use crate::{
+    RemoteError, SourceSpec,
+    fetch::{FetchLimits, Fetcher, Progress, Wanted, create},
+    kind::{Kind, Listing},
+    trust::Trust,
+};
+
+/// Looks until everything there has been at rest.
+const LOOKS_MAX: usize = 10;
+/// Time between two looks for that.
+const SETTLE_PAUSE: Duration = Duration::from_secs(1);
+/// Time between two words of progress.
+const WORD_PAUSE: Duration = Duration::from_millis(500);
+
+/// One version that is here now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// The model.
+    pub model: ModelName,
+    /// Its version.
+    pub version: Version,
+    /// Its digest, in words.
+    pub digest: String,
+    /// Where it lies.
+    pub path: PathBuf,
+}
+
+/// How far a pull is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// Bytes that are here, of one version.
+    pub bytes_done: u64,
+    /// Bytes in all, as far as the registry says.
+    pub bytes: u64,
+}
+
+/// Pulls; blocks until everything is here. `tell` hears how far it is.
+///
+/// # Errors
+/// What failed; what was whole by then stays.
+pub fn pull(
+    spec: &SourceSpec,
+    into: &Path,
+    (limits, trust): (FetchLimits, Trust),
+    tell: &dyn Fn(&ModelName, &Version, Step),
+) -> Result<Vec<Pulled>, RemoteError> {
+    let work = into.join(".gannet-pull");
+    create(&work)?;
+    let store = Arc::new(Store::open(&work.join("store"))?);
+    let package = limits.package;
+    let fetcher = Fetcher::new(store, work.join("partial"), limits, Arc::new(trust));
+    create(&work.join("partial"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| RemoteError::Local(format!("no event loop: {error}")))?;
+    let requests = Arc::new(AtomicU64::new(0));
+    let mut kind =
+        Kind::new(spec, package, &requests).map_err(|error| RemoteError::Unusable(error.to_string()))?;
+    let pulled = runtime.block_on(async {
+        let listing = look(&mut kind).await?;
+        let mut pulled = Vec::new();
+        for model in &listing.models {
+            let names: Vec<Version> = model.versions.iter().map(|listed| listed.version.clone()).collect();
+            let policy = if model.pointed_to { VersionPolicy::All } else { spec.versions.clone() };
+            let chosen = policy.choose(&names);
+            for listed in model.versions.iter().filter(|listed| chosen.contains(&listed.version)) {
+                let plan = kind.plan(listed).await?;
+                let wanted = Wanted {
+                    source: spec.name.to_string(),
+                    model: model.name.clone(),
+                    version: listed.version.clone(),
+                    tag: listed.tag.clone(),
+                    golden: None,
+                };
+                let progress = Progress::default();
+                let artifact = {
+                    let mut fetch = std::pin::pin!(fetcher.fetch(&kind, &wanted, &plan, &progress));
+                    loop {
+                        match tokio::time::timeout(WORD_PAUSE, fetch.as_mut()).await {
+                            Ok(fetched) => break fetched?,
+                            Err(_) => tell(&model.name, &listed.version, progress.step()),
+                        }
+                    }
+                };
+                tell(&model.name, &listed.version, progress.step());
+                let path = into.join(model.name.as_str()).join(listed.version.as_str());
+                place(&artifact, &path)?;
+                if let Some((name, text)) = &model.settings {
+                    let settings = into.join(model.name.as_str()).join(name);
+                    fs::write(&settings, text).map_err(ModelError::io(&settings, "write"))?;
+                }
+                pulled.push(Pulled {
+                    model: model.name.clone(),
+                    version: listed.version.clone(),
+                    digest: artifact.digest().to_string(),
+                    path,
+                });
+            }
+        }
+        match (pulled.is_empty(), listing.problems.is_empty()) {
+            (true, false) => Err(RemoteError::Unusable(listing.problems.join("\n"))),
+            _ => Ok(pulled),
+        }
+    });
+    // what was not finished is kept for the next try
+    if pulled.is_ok() {
+        drop(fetcher);
+        let _ = fs::remove_dir_all(&work);
+    }
+    pulled
+}
+
+async fn look(kind: &mut Kind) -> Result<Listing, RemoteError> {
+    for _ in 1..LOOKS_MAX {
+        let listing = kind.list().await?;
+        if !listing.settling {
+            return Ok(listing);
+        }
+        tokio::time::sleep(SETTLE_PAUSE).await;
+    }
+    kind.list().await
+}
+
+impl Progress {
+    fn step(&self) -> Step {
+        use std::sync::atomic::Ordering::Relaxed;
+        Step { bytes_done: self.bytes_done.load(Relaxed), bytes: self.bytes_total.load(Relaxed) }
+    }
+}
+
+/// Copies a version to where a repository has it; under another name until it is whole.
+fn place(artifact: &Artifact, path: &Path) -> Result<(), RemoteError> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let beside = path.with_file_name(format!(".{name}.part"));
+    let _ = fs::remove_dir_all(&beside);
+    for file in artifact.files() {
+        let to = beside.join(&file.path);
+        if let Some(parent) = to.parent() {
+            create(parent)?;
+        }
+        fs::copy(artifact.dir().join(&file.path), &to).map_err(ModelError::io(&to, "copy to"))?;
+    }
+    if path.exists() {
+        fs::remove_dir_all(path).map_err(ModelError::io(path, "replace"))?;
+    }
+    fs::rename(&beside, path).map_err(ModelError::io(path, "move the copy to"))?;
+    Ok(())
+}

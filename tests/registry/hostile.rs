@@ -1,0 +1,141 @@
+//! A registry that means harm, or is about to fall over: what it says is refused, nothing is written outside of the
+//! store, nobody else is told our credentials, and what serves goes on. Must not know what is sound.
+
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use gannet_server::config::Credentials;
+use serde_json::json;
+
+use crate::support::{
+    answers::{Answers, Reply},
+    folder::model_bytes,
+    registries::{faults, follow, ready, source, state, until},
+    server::Server,
+    wait,
+};
+
+const VERSION: &str =
+    r#"{"model_version": {"name": "m", "version": "1", "source": "models:/m-1", "status": "READY"}}"#;
+
+/// A tracking server with one version whose files are `files` (JSON) in `root`.
+fn tracking(root: &str, files: &str) -> Answers {
+    let (uri, files) = (json!({ "artifact_uri": root }).to_string(), format!("{{\"files\": {files}}}"));
+    Answers::start(move |head| {
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        match path {
+            _ if path.contains("registered-models/alias") => Reply::new("200 OK", VERSION),
+            _ if path.contains("get-download-uri") => Reply::new("200 OK", uri.clone()),
+            _ if path.contains("artifacts?path=") => Reply::new("200 OK", files.clone()),
+            _ if path.ends_with("/MLmodel") => Reply::new("200 OK", "flavors:\n  onnx: {data: model.onnx}\n"),
+            _ => Reply::new("200 OK", model_bytes("add_one")),
+        }
+    })
+}
+
+fn refused(answers: &Answers) -> (Server, String) {
+    let server = follow(vec![source("m", &format!("mlflow+{}/m@live", answers.base()))], |config| {
+        config.registry.limits.package.bytes_max = 1 << 20;
+        config.registry.limits.package.files_max = 10;
+    });
+    let state = until(&server, "m", "it is refused", |state| !faults(state).is_empty());
+    let why = faults(&state);
+    (server, why)
+}
+
+#[test]
+fn names_and_sizes_of_a_hostile_registry_are_refused() {
+    let model = r#"{"path": "MLmodel", "file_size": 40}, {"path": "model.onnx", "file_size": 150}"#;
+    let outside = Path::new("/tmp/gannet-evil");
+    let many: Vec<String> = (0..20).map(|n| format!(r#"{{"path": "f{n}", "file_size": 1}}"#)).collect();
+    for (root, files, part) in [
+        ("mlflow-artifacts:/1/a", format!(r#"[{model}, {{"path": "..", "file_size": 1}}]"#), "steps through"),
+        ("mlflow-artifacts:/1/a", format!(r#"[{model}, {{"path": "x\u0000y", "file_size": 1}}]"#), "got"),
+        ("mlflow-artifacts:/1/a", format!(r#"[{model}, {{"path": "..", "is_dir": true}}]"#), "steps through"),
+        (
+            "mlflow-artifacts:/1/a",
+            format!(r#"[{model}, {{"path": "big", "file_size": 1000000000000000000}}]"#),
+            "max_package_bytes",
+        ),
+        ("mlflow-artifacts:/1/a", format!("[{model}, {}]", many.join(", ")), "files"),
+        ("mlflow-artifacts:/1/a", format!(r#"[{model}, {{"path": "model.onnx", "file_size": 1}}]"#), "twice"),
+        ("mlflow-artifacts:/../../etc", "[]".to_owned(), "'.' and '..'"),
+        ("mlflow-artifacts://other.example:5000/1/a", "[]".to_owned(), "another server"),
+        ("file:///etc", "[]".to_owned(), "artifacts_dir"),
+        ("ftp://h/x", "[]".to_owned(), "expected artifacts"),
+    ] {
+        let answers = tracking(root, &files);
+        let (_server, why) = refused(&answers);
+        assert!(why.contains(part), "{root} {files}: {part}: {why}");
+        let strange = answers.asked().into_iter().find(|head| head.contains("..") || head.contains("%2e"));
+        assert_eq!(strange, None, "{root}");
+    }
+    assert!(!outside.exists());
+}
+
+#[test]
+fn a_file_that_is_longer_than_listed_is_refused() {
+    let files = r#"[{"path": "MLmodel", "file_size": 36}, {"path": "model.onnx", "file_size": 10}]"#;
+    let (_server, why) = refused(&tracking("mlflow-artifacts:/1/a", files));
+    assert!(why.contains("expected 10 bytes, got more") || why.contains("expected 36 bytes"), "{why}");
+}
+
+#[test]
+fn redirects_carry_no_credentials() {
+    let thief = Answers::start(|_| Reply::new("200 OK", VERSION));
+    let to = format!("location: {}/stolen", thief.base());
+    let registry = Answers::start(move |_| Reply::new("302 Found", "").with(&to));
+    let secrets = tempfile::tempdir().expect("a folder");
+    let login = secrets.path().join("login");
+    fs::write(&login, "user:secret").expect("a file");
+    let mut m = source("m", &format!("mlflow+{}/m@live", registry.base()));
+    m.credentials = Some(Credentials::File(login));
+    let _server = follow(vec![m], |_| {});
+    wait::until("the redirect is followed", || !thief.asked().is_empty());
+    let told =
+        |answers: &Answers| answers.asked().iter().any(|head| head.to_lowercase().contains("authorization:"));
+    assert!(told(&registry));
+    assert!(!told(&thief));
+}
+
+#[test]
+fn a_registry_in_trouble_is_left_alone_and_what_serves_goes_on() {
+    // sound at first; then busy, half and wrong answers in turn
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let files = format!(
+        r#"{{"files": [{{"path": "MLmodel", "file_size": 36}}, {{"path": "model.onnx", "file_size": {}}}]}}"#,
+        model_bytes("add_one").len()
+    );
+    let answers = Answers::start(move |head| {
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        match path {
+            _ if path.contains("registered-models/alias") => match ASKED.fetch_add(1, Ordering::SeqCst) {
+                0 | 1 => Reply::new("200 OK", VERSION),
+                2 => Reply::new("200 OK", VERSION).broken_off(),
+                3 => Reply::new("500 Internal Server Error", "<html>"),
+                4 => Reply::new("200 OK", "{}"),
+                _ => Reply::new("429 Too Many Requests", "slow down").with("retry-after: 3600"),
+            },
+            _ if path.contains("get-download-uri") => {
+                Reply::new("200 OK", r#"{"artifact_uri": "mlflow-artifacts:/1/a"}"#)
+            }
+            _ if path.contains("artifacts?path=") => Reply::new("200 OK", files.clone()),
+            _ if path.ends_with("/MLmodel") => Reply::new("200 OK", "flavors:\n  onnx: {data: model.onnx}\n"),
+            _ => Reply::new("200 OK", model_bytes("add_one")),
+        }
+    });
+    let server = follow(vec![source("m", &format!("mlflow+{}/m@live", answers.base()))], |_| {});
+    ready(&server, "m", "1");
+    let busy = until(&server, "m", "it is asked for patience", |state| faults(state).contains("429"));
+    assert_eq!(busy["state"], "stale");
+    // no storm: whoever asks for an hour gets it, five minutes at least
+    let asked = ASKED.load(Ordering::SeqCst);
+    let still =
+        wait::holds_within(std::time::Duration::from_secs(2), || ASKED.load(Ordering::SeqCst) > asked);
+    assert!(!still, "it was asked again");
+    assert_eq!(state(&server, "m")["aspired"][0]["versions"], json!(["1"]));
+    assert_eq!(crate::support::call::add(server.http(), "m"), Ok(2.0));
+}

@@ -1,0 +1,143 @@
+//! What following many models costs, from a folder and from an object store: requests, processor time and seconds, cold
+//! and idle. Prints its figures; holds only the counts of requests, which do not depend on the machine. Must not know
+//! how models are loaded: none is.
+
+use std::{fs, time::Duration};
+
+use gannet_runtime::clock;
+use gannet_server::config::Config;
+
+use crate::support::{
+    call,
+    folder::model_bytes,
+    proof::scaled,
+    s3::{BUCKET, KEY, S3, SECRET},
+    server::Process,
+    wait,
+};
+
+const VERSIONS: usize = 3;
+/// How often an idle source is looked at here.
+const POLL_S: u64 = 2;
+/// Time that idle costs are measured for.
+const IDLE: Duration = Duration::from_secs(6);
+
+/// Processor time of a process, in seconds.
+fn processor_s(pid: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process that runs");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+    let ticks = |index: usize| fields[index].parse::<f64>().expect("a number");
+    // user and system, in hundredths of a second
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+/// Waits for a while in which nothing is expected to happen.
+fn pass(time: Duration) {
+    let _ = wait::holds_within(time, || false);
+}
+
+fn count(process: &Process) -> usize {
+    let lines = call::post(&*process.http, "/v2/repository/index", &serde_json::json!({})).ok();
+    lines.as_array().map_or(0, Vec::len)
+}
+
+/// Starts a server that serves nothing of what it knows.
+fn start(state: &std::path::Path, arguments: &[&str]) -> Process {
+    let mut all = vec!["--model-control", "explicit", "--load-model", "nothing"];
+    all.extend(arguments);
+    Process::start(state, &all)
+}
+
+#[test]
+fn a_thousand_models_are_followed_at_little_cost() {
+    let models = usize::try_from(scaled(20, 1000)).expect("a count");
+    let wanted = models * VERSIONS;
+    let mut store = S3::start();
+    let work = tempfile::tempdir().expect("a folder");
+    let secret = work.path().join("login");
+    fs::write(&secret, format!("{KEY}:{SECRET}")).expect("a file");
+    // as `gannet push` lays them out
+    let bytes = model_bytes("add_one");
+    let package = tempfile::tempdir().expect("a folder");
+    fs::write(package.path().join("model.onnx"), &bytes).expect("a file");
+    store.stop();
+    let manifest = manifest(&bytes);
+    for model in 0..models {
+        for version in 1..=VERSIONS {
+            let folder = store.path(&format!("many/m{model:04}/{version}"));
+            fs::create_dir_all(&folder).expect("a folder");
+            fs::write(folder.join("model.onnx"), &bytes).expect("a file");
+            fs::write(folder.join("manifest.json"), &manifest).expect("a file");
+        }
+    }
+    store.run();
+    let config = work.path().join("gannet.toml");
+    let text = format!(
+        "[[models.source]]\nname = \"many\"\nuri = \"s3://{BUCKET}/many\"\nversions = \"all\"\npoll_s = {POLL_S}\n\
+         endpoint = \"{}\"\ncredentials = \"file:{}\"\n",
+        store.endpoint(),
+        secret.display()
+    );
+    fs::write(&config, text).expect("a file");
+    let config = config.display().to_string();
+    let started = clock::now();
+    let process = start(&work.path().join("state"), &["--config", &config]);
+    let bound = Duration::from_secs(900);
+    let done = wait::holds_within(bound, || {
+        pass(Duration::from_millis(100));
+        count(&process) == wanted
+    });
+    assert!(done, "{} of {wanted} versions", count(&process));
+    let cold = (store.requests(), processor_s(process.child.id()), clock::now() - started);
+    pass(Duration::from_secs(2));
+    let before = (store.requests(), processor_s(process.child.id()));
+    pass(IDLE);
+    let idle = (store.requests() - before.0, processor_s(process.child.id()) - before.1);
+    let looks = IDLE.as_secs() / POLL_S;
+    println!(
+        "{models} models of {VERSIONS} versions, object store: cold {} requests, {:.2} s of one core, {:.2} s; idle, a look: \
+         {:.1} requests, {:.4} s of one core",
+        cold.0,
+        cold.1,
+        cold.2.as_secs_f64(),
+        idle.0 as f64 / looks as f64,
+        idle.1 / looks as f64,
+    );
+    // a list and a file for each version, and some lists
+    let lists = wanted * 2 / 1000 + 1;
+    assert!(cold.0 as usize <= wanted * 2 + lists * 40, "{} requests", cold.0);
+    assert!(idle.0 as usize <= lists * (looks as usize + 2), "{} requests", idle.0);
+    drop(process);
+
+    let folder = store.path("many").display().to_string();
+    let started = clock::now();
+    let process = start(&work.path().join("folder"), &[&folder]);
+    let done = wait::holds_within(bound, || {
+        pass(Duration::from_millis(100));
+        // the versions that the policy chooses
+        count(&process) == models
+    });
+    assert!(done, "{} of {models}", count(&process));
+    let cold = (processor_s(process.child.id()), clock::now() - started);
+    let before = processor_s(process.child.id());
+    pass(IDLE);
+    let looks = IDLE.as_secs_f64() / Config::new("/".into()).repository.scan.as_secs_f64();
+    println!(
+        "{models} models of {VERSIONS} versions, folder: cold {:.2} s of one core, {:.2} s; idle, a look: {:.4} s of one core",
+        cold.0,
+        cold.1.as_secs_f64(),
+        (processor_s(process.child.id()) - before) / looks,
+    );
+}
+
+/// The list of a package that holds one model file.
+fn manifest(bytes: &[u8]) -> String {
+    use gannet_models::{Digest, digest::FileEntry};
+    let digest = Digest::of(bytes);
+    let size = bytes.len() as u64;
+    let whole = Digest::of_tree(&[FileEntry { path: "model.onnx".into(), size, digest }]);
+    let file = serde_json::json!({ "path": "model.onnx", "size": size, "sha256": digest.to_string() });
+    let list =
+        serde_json::json!({ "format": "gannet-package/1", "digest": whole.to_string(), "files": [file] });
+    list.to_string()
+}
