@@ -2,7 +2,12 @@
 //! and idle. Prints its figures; holds only the counts of requests, which do not depend on the machine. Must not know
 //! how models are loaded: none is.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Stdio},
+    time::Duration,
+};
 
 use gannet_runtime::clock;
 use gannet_server::config::Config;
@@ -10,9 +15,10 @@ use gannet_server::config::Config;
 use crate::support::{
     call,
     folder::model_bytes,
+    mlflow::free_port,
     proof::scaled,
     s3::{BUCKET, KEY, S3, SECRET},
-    server::Process,
+    server::command,
     wait,
 };
 
@@ -36,16 +42,47 @@ fn pass(time: Duration) {
     let _ = wait::holds_within(time, || false);
 }
 
-fn count(process: &Process) -> usize {
-    let lines = call::post(&*process.http, "/v2/repository/index", &serde_json::json!({})).ok();
-    lines.as_array().map_or(0, Vec::len)
+/// A server that serves nothing of what it knows. Killed when dropped.
+struct Idle {
+    child: Child,
+    port: u16,
 }
 
-/// Starts a server that serves nothing of what it knows.
-fn start(state: &std::path::Path, arguments: &[&str]) -> Process {
-    let mut all = vec!["--model-control", "explicit", "--load-model", "nothing"];
-    all.extend(arguments);
-    Process::start(state, &all)
+impl Idle {
+    fn start(state: &Path, arguments: &[&str]) -> Self {
+        let port = free_port();
+        let mut command = command();
+        command.args(["--model-control", "explicit", "--load-model", "nothing", "--set", "log.level=off"]);
+        command.args([
+            "--http",
+            &format!("127.0.0.1:{port}"),
+            "--grpc",
+            "off",
+            "--metrics",
+            "off",
+            "--admin",
+            "off",
+        ]);
+        command.arg("--state").arg(state).args(arguments).stdout(Stdio::null());
+        Self { child: command.spawn().expect("the server starts"), port }
+    }
+
+    /// Versions that it knows.
+    fn count(&self) -> usize {
+        let answer = call::try_call(("127.0.0.1", self.port), "POST /v2/repository/index", &[], b"{}");
+        answer.map_or(0, |answer| answer.json().as_array().map_or(0, Vec::len))
+    }
+
+    fn processor_s(&self) -> f64 {
+        processor_s(self.child.id())
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 #[test]
@@ -81,18 +118,18 @@ fn a_thousand_models_are_followed_at_little_cost() {
     fs::write(&config, text).expect("a file");
     let config = config.display().to_string();
     let started = clock::now();
-    let process = start(&work.path().join("state"), &["--config", &config]);
+    let process = Idle::start(&work.path().join("state"), &["--config", &config]);
     let bound = Duration::from_secs(900);
     let done = wait::holds_within(bound, || {
         pass(Duration::from_millis(100));
-        count(&process) == wanted
+        process.count() == wanted
     });
-    assert!(done, "{} of {wanted} versions", count(&process));
-    let cold = (store.requests(), processor_s(process.child.id()), clock::now() - started);
+    assert!(done, "{} of {wanted} versions", process.count());
+    let cold = (store.requests(), process.processor_s(), clock::now() - started);
     pass(Duration::from_secs(2));
-    let before = (store.requests(), processor_s(process.child.id()));
+    let before = (store.requests(), process.processor_s());
     pass(IDLE);
-    let idle = (store.requests() - before.0, processor_s(process.child.id()) - before.1);
+    let idle = (store.requests() - before.0, process.processor_s() - before.1);
     let looks = IDLE.as_secs() / POLL_S;
     println!(
         "{models} models of {VERSIONS} versions, object store: cold {} requests, {:.2} s of one core, {:.2} s; idle, a look: \
@@ -111,22 +148,22 @@ fn a_thousand_models_are_followed_at_little_cost() {
 
     let folder = store.path("many").display().to_string();
     let started = clock::now();
-    let process = start(&work.path().join("folder"), &[&folder]);
+    let process = Idle::start(&work.path().join("folder"), &[&folder]);
     let done = wait::holds_within(bound, || {
         pass(Duration::from_millis(100));
         // the versions that the policy chooses
-        count(&process) == models
+        process.count() == models
     });
-    assert!(done, "{} of {models}", count(&process));
-    let cold = (processor_s(process.child.id()), clock::now() - started);
-    let before = processor_s(process.child.id());
+    assert!(done, "{} of {models}", process.count());
+    let cold = (process.processor_s(), clock::now() - started);
+    let before = process.processor_s();
     pass(IDLE);
     let looks = IDLE.as_secs_f64() / Config::new("/".into()).repository.scan.as_secs_f64();
     println!(
         "{models} models of {VERSIONS} versions, folder: cold {:.2} s of one core, {:.2} s; idle, a look: {:.4} s of one core",
         cold.0,
         cold.1.as_secs_f64(),
-        (processor_s(process.child.id()) - before) / looks,
+        (process.processor_s() - before) / looks,
     );
 }
 

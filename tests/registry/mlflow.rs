@@ -83,6 +83,28 @@ fn what_people_log_is_served_or_refused_with_the_way_out() {
 
     let written = || mlflow.tags("iris", "1").contains(&("serving.test.state".into(), "ready".into()));
     wait::until("the registry is told", written);
+
+    // values go into a run of their own, linked to the model and not to its training run
+    let registry = server.app().state().repository.registry().expect("it follows").clone();
+    let (iris, one) = ("iris".parse().expect("a name"), "1".parse().expect("a version"));
+    let values = vec![
+        ("serving.requests".to_owned(), 7.0),
+        ("drift.psi.max".to_owned(), 0.31),
+        ("x".into(), f64::NAN),
+    ];
+    registry.metrics(iris, one, values);
+    let search = json!({ "experiment_ids": ["1"], "filter": "tags.`serving.server` = 'test'" });
+    let mut found = Value::Null;
+    wait::until("a run of its own is begun", || {
+        found = mlflow.ask("POST", "runs/search", &search, None).ok()["runs"][0].clone();
+        found["data"]["metrics"].is_array()
+    });
+    let metrics = found["data"]["metrics"].as_array().expect("values");
+    assert_eq!(metrics.len(), 2, "{found}");
+    assert_ne!(found["info"]["run_id"], json!(run));
+    let id = mlflow.told["iris"][0]["model_id"].as_str().expect("an id").to_owned();
+    let linked = mlflow.ask("GET", &format!("logged-models/{id}"), &Value::Null, None).ok();
+    assert!(linked.to_string().contains("drift.psi.max"), "{linked}");
 }
 
 #[test]
@@ -151,7 +173,6 @@ fn an_alias_moves_traffic_and_a_broken_registry_harms_nothing() {
 #[test]
 fn a_webhook_moves_traffic_at_once() {
     let mlflow = Mlflow::start(false);
-    push(&mlflow, "add_one", "hooked@live");
     let secrets = tempfile::tempdir().expect("a folder");
     let secret = secrets.path().join("secret");
     fs::write(&secret, "s3cr3t\n").expect("a file");
@@ -161,7 +182,6 @@ fn a_webhook_moves_traffic_at_once() {
         config.webhook.listen = Some(Address::loopback(0));
         config.webhook.secret = Some(Credentials::File(secret));
     });
-    ready(&server, "hooked", "1");
     let hooks = server.addresses.webhook.expect("it listens");
     let events = json!([{ "entity": "MODEL_VERSION_ALIAS", "action": "CREATED" },
                         { "entity": "MODEL_VERSION_TAG", "action": "SET" }]);
@@ -171,6 +191,9 @@ fn a_webhook_moves_traffic_at_once() {
     let id = created["webhook"]["webhook_id"].as_str().expect("an id").to_owned();
     let tested = mlflow.ask("POST", &format!("webhooks/{id}/test"), &json!({}), None).ok();
     assert_eq!(tested["result"]["response_status"], 204, "{tested}");
+    // it remembers for a second whom to tell of an event: only now may there be one
+    push(&mlflow, "add_one", "hooked@live");
+    ready(&server, "hooked", "1");
     let requests = |server: &Server| state(server, "hooked")["requests"].as_u64().expect("a count");
     let traffic = Traffic::start(&server, "hooked");
     push(&mlflow, "add_two", "hooked");

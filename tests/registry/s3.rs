@@ -171,3 +171,40 @@ fn sources_come_and_go_while_the_server_runs() {
     let requests = state(&server, "first")["requests"].as_u64().expect("a count");
     wait::until("looks go on", || state(&server, "first")["requests"].as_u64() > Some(requests));
 }
+
+#[test]
+fn earlier_versions_make_room() {
+    let store = S3::start();
+    let work = tempfile::tempdir().expect("a folder");
+    let login = login(work.path());
+    let package = work.path().join("package");
+    fs::create_dir(&package).expect("a folder");
+    fs::copy(fixture("add_one").join("model.onnx"), package.join("model.onnx")).expect("a file");
+    let push = |version: u8| {
+        // each another content of the same size
+        fs::write(package.join("ballast"), vec![version; 100_000]).expect("a file");
+        let uri = format!("s3://{BUCKET}/m/{version}");
+        gannet(&store, &login, &["push", &package.display().to_string(), &uri], true);
+    };
+    push(1);
+    let state_dir = work.path().join("state");
+    let server = follow(vec![at(&store, "m", "m", &login)], |config| {
+        config.state_dir.clone_from(&state_dir);
+        // two and a half of them
+        config.registry.limits.disk_budget_bytes = Some(250_000);
+    });
+    for version in 1..=4 {
+        if version > 1 {
+            push(version);
+        }
+        ready(&server, "m", &version.to_string());
+    }
+    let trees = || fs::read_dir(state_dir.join("store/sha256")).expect("a folder").count();
+    wait::until("two are left", || trees() <= 2);
+    // a package that could never fit leaves everything as it is
+    fs::write(package.join("more"), vec![0; 300_000]).expect("a file");
+    push(5);
+    let full = until(&server, "m", "there is no room", |state| faults(state).contains("disk_budget_bytes"));
+    assert_eq!(full["aspired"][0]["versions"], json!(["4"]));
+    assert_eq!(call::add(server.http(), "m"), Ok(2.0));
+}

@@ -75,11 +75,6 @@ impl Mlflow {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// The folder that holds the artifacts.
-    pub(crate) fn artifacts(&self) -> PathBuf {
-        self.folder.path().join("artifacts")
-    }
-
     /// Calls the REST API.
     #[track_caller]
     pub(crate) fn ask(&self, verb: &str, path: &str, body: &Value, user: Option<&str>) -> Answer {

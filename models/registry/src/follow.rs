@@ -111,30 +111,30 @@ impl Follower {
                     tracing::debug!(source = %name, %error, failures = self.failures, "again nothing");
                 }
                 let retry_after = error.retry_after();
-                self.tell(&name, Some(error.to_string()));
+                self.tell(&name, Some(&error.to_string()));
                 backoff::after_failure(self.failures, retry_after, chance())
             }
         }
     }
 
     /// Notes how a look ended.
-    fn tell(&self, name: &str, error: Option<String>) {
+    fn tell(&self, name: &str, error: Option<&str>) {
         let now = wall_ms();
         let was = self.shared.board.read(name, |row| (row.tried, row.last_error.clone(), row.stale_since_ms));
         let note = |row: &mut crate::board::Row| {
             row.tried = true;
-            match &error {
+            match error {
                 None => {
                     row.last_success_ms = Some(now);
                     (row.stale_since_ms, row.last_error) = (None, None);
                 }
                 Some(error) => {
                     row.stale_since_ms = row.stale_since_ms.or(row.last_success_ms).or(Some(now));
-                    row.last_error = Some(error.clone());
+                    row.last_error = Some(error.to_owned());
                 }
             }
         };
-        let known = was.is_some_and(|(tried, last, _)| tried && last == error);
+        let known = was.is_some_and(|(tried, last, _)| tried && last.as_deref() == error);
         // an idle look wakes nobody
         if known {
             self.shared.board.note(name, note)
@@ -283,9 +283,11 @@ impl Follower {
         let Some(budget) = self.shared.fetcher.limits.disk_budget_bytes else { return };
         let store = &self.shared.fetcher.store;
         while store.size_bytes().saturating_add(bytes) > budget {
-            let Some(digest) = change::oldest_kept(&mut self.shared.board.rows()) else { return };
+            let Some((source, digest)) = change::oldest_kept(&mut self.shared.board.rows()) else { return };
+            // whoever else holds it lets go upon the news; until then there is no room, and the fetch is tried again
+            let _ = self.shared.board.change(&source, |_| ());
             match store.discard(&digest) {
-                Ok(gone) => tracing::info!(%digest, gone, "an earlier version made room"),
+                Ok(gone) => tracing::info!(source, %digest, gone, "an earlier version makes room"),
                 Err(error) => tracing::warn!(%error, "no room could be made"),
             }
         }

@@ -71,16 +71,16 @@ impl Mlflow {
 
     pub(crate) async fn list(&mut self) -> Result<Listing, RemoteError> {
         match &self.target {
-            MlflowTarget::Alias { model, alias } => self.pointed_to(self.api.by_alias(model, alias).await?),
+            MlflowTarget::Alias { model, alias } => self.pointed_to(&self.api.by_alias(model, alias).await?),
             MlflowTarget::Version { model, version } => {
-                self.pointed_to(self.api.version(model, version).await?)
+                self.pointed_to(&self.api.version(model, version).await?)
             }
             MlflowTarget::Stage { model, stage } => {
                 let found = self.api.by_stage(model, stage).await?;
                 let found = found.into_iter().max_by_key(ModelVersion::number).ok_or_else(|| {
                     RemoteError::Missing(format!("'{model}' has no version in stage '{stage}'"))
                 })?;
-                self.pointed_to(found)
+                self.pointed_to(&found)
             }
             MlflowTarget::Latest { model } => {
                 let count = match &self.versions {
@@ -108,14 +108,14 @@ impl Mlflow {
         }
     }
 
-    fn pointed_to(&self, found: ModelVersion) -> Result<Listing, RemoteError> {
+    fn pointed_to(&self, found: &ModelVersion) -> Result<Listing, RemoteError> {
         if !found.is_ready() {
             let (name, version, status) = (&found.name, &found.version, &found.status);
             return Err(RemoteError::Missing(format!(
                 "version {version} of '{name}' is not ready there: {status}"
             )));
         }
-        let ListedVersion { version, tag, locator } = listed(&found)?;
+        let ListedVersion { version, tag, locator } = listed(found)?;
         Ok(Listing::one(&self.name, version, tag, locator))
     }
 

@@ -102,7 +102,8 @@ impl Registry {
             nudges: Mutex::default(),
             dropped: AtomicU64::new(0),
         });
-        let thread = Thread { shared, dir, writer: Writer::new(server), registry: Arc::downgrade(&registry) };
+        let thread =
+            Thread { shared, dir, writer: Writer::new(&server), registry: Arc::downgrade(&registry) };
         let run = move || {
             on_thread();
             // one thread: nothing of a follower needs to cross to another
@@ -172,16 +173,16 @@ impl Registry {
 
     /// Looks soon at the sources that follow `model` of a tracking server; `None`: at all of them. How many those are.
     pub fn nudge(&self, model: Option<&str>) -> usize {
-        use crate::uri::MlflowTarget::{Alias, Latest, Stage, Version};
-        let follows = |uri: &SourceUri| match (uri, model) {
-            (_, None) => true,
-            (SourceUri::Mlflow { target, .. }, Some(wanted)) => match target {
+        use crate::uri::MlflowTarget::{Alias, Latest, Logged, Run, Stage, Version};
+        let follows = |uri: &SourceUri| {
+            let Some(wanted) = model else { return true };
+            let SourceUri::Mlflow { target, .. } = uri else { return false };
+            match target {
                 Alias { model, .. } | Version { model, .. } | Stage { model, .. } | Latest { model } => {
                     model == wanted
                 }
-                _ => false,
-            },
-            _ => false,
+                Logged { .. } | Run { .. } => false,
+            }
         };
         let nudges = self.nudges();
         let found = nudges.values().filter(|(_, uri)| follows(uri));

@@ -87,8 +87,8 @@ fn forget(followed: &mut Followed) {
     followed.rolled_back.retain(|version, _| followed.held.contains_key(version));
 }
 
-/// Takes away the oldest version that no source wants served, and says what it was.
-pub(crate) fn oldest_kept(rows: &mut BTreeMap<String, Row>) -> Option<Digest> {
+/// Takes away the oldest version that no source wants served, and says whose it was, and what.
+pub(crate) fn oldest_kept(rows: &mut BTreeMap<String, Row>) -> Option<(String, Digest)> {
     let mut oldest: Option<(u64, String, gannet_models::ModelName, Version)> = None;
     for (source, row) in rows.iter() {
         for (model, followed) in &row.models {
@@ -102,7 +102,7 @@ pub(crate) fn oldest_kept(rows: &mut BTreeMap<String, Row>) -> Option<Digest> {
     }
     let (_, source, model, version) = oldest?;
     let held = rows.get_mut(&source)?.models.get_mut(&model)?.held.remove(&version)?;
-    Some(held.artifact.digest())
+    Some((source, held.artifact.digest()))
 }
 
 impl Followed {

@@ -47,6 +47,9 @@ pub(crate) enum Tell {
     Metrics { model: ModelName, version: Version, values: Vec<(String, f64)>, at_ms: u64 },
 }
 
+/// Name, value, and when it was so in milliseconds since 1970.
+type Sample = (String, f64, u64);
+
 struct Target {
     registered: String,
     api: Arc<Api>,
@@ -58,7 +61,7 @@ struct Waiting {
     tags: BTreeMap<(String, Version, String), String>,
     /// Tags as they were written.
     written: HashMap<(String, Version, String), String>,
-    metrics: BTreeMap<(String, Version), Vec<(String, f64, u64)>>,
+    metrics: BTreeMap<(String, Version), Vec<Sample>>,
     targets: HashMap<String, Arc<Target>>,
 }
 
@@ -71,7 +74,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// `server` is what this server is called in tags.
-    pub(crate) fn new(server: String) -> Self {
+    pub(crate) fn new(server: &str) -> Self {
         // what MLflow allows in a key
         let allowed = |c: char| c.is_ascii_alphanumeric() || "_-. ".contains(c);
         let server = server.chars().map(|c| if allowed(c) { c } else { '-' }).take(100).collect();
@@ -251,7 +254,7 @@ impl Round {
         &mut self,
         target: &Target,
         key: &(String, Version),
-        values: &[(String, f64, u64)],
+        values: &[Sample],
     ) -> Result<(), RemoteError> {
         let (run, model_id, step) = match self.runs.get(key) {
             Some((run, id, step)) => (run.clone(), id.clone(), step + 1),
@@ -260,7 +263,7 @@ impl Round {
                 (run, id, 0)
             }
         };
-        let metric = |(key, value, at): &(String, f64, u64)| Metric {
+        let metric = |(key, value, at): &Sample| Metric {
             key: key.clone(),
             value: *value,
             timestamp: *at,
