@@ -23,8 +23,8 @@ use crate::{
     backends,
     config::{Config, RepositoryApi, address::Address},
     exporter::{self, Exporter},
-    golden::GoldenReader,
     net,
+    rehearsal::Rehearsal,
     repository::{ControlMode, Repository, RepositoryOptions},
     state::{RepositoryAccess, State},
     traffic::Traffic,
@@ -74,7 +74,7 @@ impl App {
         let (control, manager) = Control::start(ControlConfig {
             limits,
             backends: backends.all.clone(),
-            qualify: Arc::new(GoldenReader),
+            qualify: Arc::new(Rehearsal::new(&config.repository)),
             loader_nice: config.runtime.loader_nice,
         })
         .context("the control plane did not start")?;
@@ -164,6 +164,7 @@ fn start_rest(
         settle: repository.settle,
         ingest: repository.ingest,
         event_loops: config.runtime.io_threads,
+        allow_torchscript: repository.allow_torchscript,
         nice: config.runtime.loader_nice,
     };
     // routes and labels hold before the first version can answer

@@ -47,6 +47,9 @@ enum Command {
     /// Ask a running server for its models, their states and reasons
     #[command(after_long_help = MODELS_EXAMPLES)]
     Models(ModelsArgs),
+    /// Load a model that is a program, as the server does for the first time: called by the server alone
+    #[command(hide = true)]
+    Rehearse,
     /// Compile a model for a microcontroller, and inspect, verify and sign what comes out
     Edge(gannet_edge::cli::EdgeArgs),
 }
@@ -215,6 +218,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Profile(args)) => profile::run(&args),
         Some(Command::Models(args)) => models::run(&args),
+        Some(Command::Rehearse) => crate::rehearsal::perform(&serve::engine_config()),
         Some(Command::Edge(args)) => gannet_edge::cli::run(&args),
     };
     code.into()

@@ -38,6 +38,8 @@ pub mod traffic;
 
 pub mod golden;
 
+pub mod rehearsal;
+
 pub mod admin;
 
 pub mod exporter;

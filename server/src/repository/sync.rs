@@ -24,6 +24,8 @@ use gannet_runtime::{
     control::{loader::LoadSpec, manager::Control},
 };
 
+use crate::backends;
+
 use super::{ControlMode, Inventory, KnownModel, RepositoryOptions, Request};
 
 /// How long a start or a load waits for files that are still being copied.
@@ -302,16 +304,12 @@ impl Sync {
         settings: &Arc<ModelSettings>,
     ) -> Option<LoadSpec> {
         let artifact = self.artifact(model, from)?;
-        let Some(backend) = self.backend_for(&artifact, settings) else {
-            let known: Vec<&str> = self.parts.backends.iter().map(|backend| backend.name()).collect();
-            let wanted = settings.backend.as_deref().unwrap_or("any");
-            let known = known.join(", ");
-            self.refuse(
-                model,
-                from,
-                format!("no engine for it: the settings ask for '{wanted}', there is: {known}"),
-            );
-            return None;
+        let backend = match backends::choose(&self.parts.backends, &artifact, settings) {
+            Ok(backend) => backend,
+            Err(reason) => {
+                self.refuse(model, from, reason);
+                return None;
+            }
         };
         let class_labels = match gannet_models::read_version_labels(artifact.dir()) {
             Ok(labels) => labels,
@@ -323,7 +321,18 @@ impl Sync {
         let origin = Arc::from(from.location.path.display().to_string());
         let (version, settings) = (from.version.clone(), Arc::clone(settings));
         let event_loops = self.parts.options.event_loops;
-        Some(LoadSpec { version, artifact, settings, class_labels, backend, origin, event_loops })
+        // a package signed by a key that is trusted would count here too
+        let may_run_code = settings.allow_torchscript || self.parts.options.allow_torchscript;
+        Some(LoadSpec {
+            version,
+            artifact,
+            settings,
+            class_labels,
+            backend,
+            may_run_code,
+            origin,
+            event_loops,
+        })
     }
 
     fn artifact(&mut self, model: &ModelName, from: &Candidate) -> Option<Artifact> {
@@ -353,14 +362,6 @@ impl Sync {
             tracing::warn!(%model, version = %from.version, %reason, "version refused");
         }
         self.refused.insert(key, (from.fingerprint, reason));
-    }
-
-    fn backend_for(&self, artifact: &Artifact, settings: &ModelSettings) -> Option<Arc<dyn Backend>> {
-        let fits = |backend: &&Arc<dyn Backend>| {
-            settings.backend.as_deref().is_none_or(|name| name == backend.name())
-                && artifact.file(backend.model_file()).is_some()
-        };
-        self.parts.backends.iter().find(fits).cloned()
     }
 
     fn publish_inventory(&self) {
