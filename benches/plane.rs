@@ -67,6 +67,7 @@ impl Plane {
             settings: Arc::new(ModelSettings::default()),
             class_labels: None,
             backend: Arc::new(self.backend.clone()),
+            may_run_code: false,
             origin: Arc::from("a benchmark"),
             event_loops: 1,
         };

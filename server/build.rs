@@ -8,6 +8,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     for path in ["build.rs", "proto/inference.proto", "../models/proto/model_config.proto"] {
         println!("cargo::rerun-if-changed={path}");
     }
+    // where LibTorch lies, told by the crate that links to it; absent without the feature
+    if let Ok(library) = env::var("DEP_GANNET_TCH_LIB") {
+        println!("cargo::rustc-link-arg-bins=-Wl,-rpath,{library}");
+    }
     let services = protox::compile(["inference.proto"], ["proto", "../models/proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("services.bin"), services.encode_to_vec())?;

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use gannet_models::{DType, settings::Device};
+use gannet_models::DType;
 use gannet_ort::{OrtBackend, OrtOptions};
 use gannet_runtime::{
     TensorView,
@@ -55,7 +55,7 @@ pub(super) fn serve(file: &Path, arguments: &[String]) {
     let seconds: f64 = arguments[1].parse().expect("seconds");
     let backend =
         OrtBackend::start(&OrtOptions { pool_threads: 1, ..OrtOptions::default() }).expect("a runtime");
-    let options = OpenOptions { model_path: file, threads: 1, device: Device::Cpu };
+    let options = OpenOptions::new(file);
     let mut instance = backend.open(&options).expect("the model loads");
     for rows in arguments[2..].iter().filter_map(|rows| rows.parse::<usize>().ok()) {
         let inputs: Vec<(DType, Vec<usize>, Vec<u8>)> =

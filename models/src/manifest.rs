@@ -7,6 +7,7 @@
 //! backend = "onnxruntime"
 //! max_batch_size = 32          # 0: no batching; absent: inferred from the model
 //! versions = "latest:2"        # or "all", or ["1", "3"]
+//! allow_torchscript = true     # TorchScript is code: from whom it may come is the operator's to say
 //!
 //! [batching]
 //! queue_delay_us_max = 500
@@ -120,6 +121,7 @@ fn read(mut root: Table<'_>, model_dir: &Path, settings: &mut ModelSettings) {
     {
         settings.version_policy = policy;
     }
+    set(&mut settings.allow_torchscript, root.boolean("allow_torchscript"));
     read_scheduling(&mut root, settings);
     read_instances(&mut root, settings);
     if let Some(mut table) = root.table("labels") {

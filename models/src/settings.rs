@@ -57,6 +57,8 @@ pub struct ModelSettings {
     pub outputs: Vec<TensorDeclaration>,
     /// Free key/value pairs of the configuration (Triton's `parameters`).
     pub parameters: BTreeMap<String, String>,
+    /// Whether its files may be code of their own (TorchScript), although nobody vouches for them.
+    pub allow_torchscript: bool,
     /// Memory this model is said to need, in bytes; `None`: estimated from its files.
     pub memory_bytes: Option<u64>,
 }
@@ -83,6 +85,7 @@ impl Default for ModelSettings {
             inputs: Vec::new(),
             outputs: Vec::new(),
             parameters: BTreeMap::new(),
+            allow_torchscript: false,
             memory_bytes: None,
         }
     }

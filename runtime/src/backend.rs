@@ -1,9 +1,12 @@
 //! What the runtime asks of an engine. A further engine is one crate that implements [`Backend`] and one line
 //! in the server's registration file. Must not know any engine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use gannet_models::{Signature, settings::Device};
+use gannet_models::{
+    Artifact, Signature,
+    settings::{Device, TensorDeclaration},
+};
 
 use crate::TensorView;
 
@@ -15,8 +18,15 @@ pub trait Backend: Send + Sync + 'static {
     /// Triton's name for the pair of engine and format, such as `onnxruntime_onnx`.
     fn platform(&self) -> &'static str;
 
-    /// The file in a version's folder that tells the version is for this engine, such as `model.onnx`.
-    fn model_file(&self) -> &'static str;
+    /// The files in a version's folder that tell the version is for this engine, such as `model.onnx`; of several,
+    /// the first that is there. At least one.
+    fn model_files(&self) -> &'static [&'static str];
+
+    /// Whether a model file is a program, which could do more than compute. Such a file is loaded only from
+    /// somebody who is trusted, and the first time in a process of its own.
+    fn runs_code(&self) -> bool {
+        false
+    }
 
     /// Opens one instance of the model. Called on a loader thread, several times for several instances.
     ///
@@ -29,6 +39,12 @@ pub trait Backend: Send + Sync + 'static {
     fn release_memory(&self) {}
 }
 
+/// The model file of an artifact that a backend would open: its name and where it lies.
+#[must_use]
+pub fn model_file(backend: &dyn Backend, artifact: &Artifact) -> Option<(&'static str, PathBuf)> {
+    backend.model_files().iter().find_map(|name| Some((*name, artifact.file(name)?)))
+}
+
 /// What to open, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct OpenOptions<'a> {
@@ -38,6 +54,27 @@ pub struct OpenOptions<'a> {
     pub threads: usize,
     /// Where to run.
     pub device: Device,
+    /// What the configuration states, for formats that do not say it themselves.
+    pub declared: Declared<'a>,
+}
+
+impl<'a> OpenOptions<'a> {
+    /// One thread, on the processor, with nothing declared.
+    #[must_use]
+    pub fn new(model_path: &'a Path) -> Self {
+        Self { model_path, threads: 1, device: Device::Cpu, declared: Declared::default() }
+    }
+}
+
+/// Inputs and outputs as the configuration states them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Declared<'a> {
+    /// In the order of the model's arguments.
+    pub inputs: &'a [TensorDeclaration],
+    /// In the model's own order.
+    pub outputs: &'a [TensorDeclaration],
+    /// Whether each tensor has a batch axis before the dims that are stated.
+    pub batch_axis: bool,
 }
 
 /// One loaded copy of a model. Used by one thread at a time.

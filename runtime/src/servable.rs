@@ -68,8 +68,8 @@ pub struct Servable {
     pub signature: Signature,
     /// As configured.
     pub settings: Arc<ModelSettings>,
-    /// The engine's and format's name in Triton's words.
-    pub platform: &'static str,
+    /// What runs it.
+    pub engine: Engine,
     /// Learned costs.
     pub costs: ShapeCosts,
     /// Counts since it was loaded.
@@ -90,6 +90,17 @@ pub struct Servable {
     stop: AtomicBool,
 }
 
+/// What runs a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Engine {
+    /// The backend's name, such as `onnxruntime`.
+    pub name: &'static str,
+    /// Triton's name for the pair of engine and format, such as `onnxruntime_onnx`.
+    pub platform: &'static str,
+    /// The file that it was opened from, such as `model.onnx`.
+    pub model_file: &'static str,
+}
+
 /// What a loader made, to be turned into a [`Servable`].
 #[derive(Debug)]
 pub struct Loaded {
@@ -103,8 +114,8 @@ pub struct Loaded {
     pub signature: Signature,
     /// As configured.
     pub settings: Arc<ModelSettings>,
-    /// The engine's and format's name.
-    pub platform: &'static str,
+    /// What runs it.
+    pub engine: Engine,
     /// One for each instance, at least one.
     pub workers: Vec<Worker>,
     /// Costs learned at warm-up.
@@ -144,7 +155,7 @@ impl Servable {
             incarnation: loaded.incarnation,
             signature: loaded.signature,
             settings: loaded.settings,
-            platform: loaded.platform,
+            engine: loaded.engine,
             costs: loaded.costs,
             stats: ModelStats::default(),
         }

@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use gannet_models::{Artifact, DType, Signature};
+use gannet_models::{Artifact, DType, Signature, settings::Device};
 
 pub use self::behaviour::Behaviour;
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     control::loader::Qualify,
     request::GoldenCase,
     servable::lock,
-    tensor::Shape,
+    tensor::{Shape, size_bytes},
 };
 
 /// How long a run works that is asked to.
@@ -89,11 +89,15 @@ impl Backend for FakeBackend {
         "fake_text"
     }
 
-    fn model_file(&self) -> &'static str {
-        Self::MODEL_FILE
+    fn model_files(&self) -> &'static [&'static str] {
+        &[Self::MODEL_FILE]
     }
 
     fn open(&self, options: &OpenOptions<'_>) -> Result<Box<dyn Instance>, BackendError> {
+        if let Device::Cuda(index) = options.device {
+            let why = format!("CUDA device {index} cannot be used: this backend has none");
+            return Err(BackendError::Unavailable(why));
+        }
         let behaviour = read(options.model_path)?;
         busy(behaviour.open_us);
         if behaviour.fail_open {
@@ -111,9 +115,9 @@ impl Backend for FakeBackend {
 }
 
 fn read(path: &Path) -> Result<Behaviour, BackendError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| BackendError::Model(format!("{} cannot be read: {error}", path.display())))?;
-    Behaviour::parse(&text).map_err(BackendError::Model)
+    let fault = |why: String| BackendError::Model(format!("{}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
+    Behaviour::parse(&text).map_err(fault)
 }
 
 /// Keeps the thread for that long, as an engine does.
@@ -147,6 +151,7 @@ impl Instance for FakeInstance {
     }
 
     fn run(&mut self, inputs: &[TensorView<'_>], sink: &mut Sink<'_>) -> Result<(), BackendError> {
+        fits(&self.signature, inputs)?;
         self.runs += 1;
         self.counts.runs.fetch_add(1, Ordering::SeqCst);
         let behaviour = &self.behaviour;
@@ -165,6 +170,9 @@ impl Instance for FakeInstance {
             "the model asks for a panic at run {}",
             self.runs
         );
+        if holds(behaviour.refuse_value) {
+            return Err(BackendError::Input("the model asks to refuse this value".to_owned()));
+        }
         if every(behaviour.fail_every) || holds(behaviour.fail_value) {
             return Err(BackendError::Execution(format!("the model asks to fail at run {}", self.runs)));
         }
@@ -192,6 +200,20 @@ impl Drop for FakeInstance {
     }
 }
 
+/// Whether these are inputs for the signature.
+fn fits(signature: &Signature, inputs: &[TensorView<'_>]) -> Result<(), BackendError> {
+    if inputs.len() != signature.inputs.len() {
+        return Err(BackendError::Execution(format!("{} inputs were given", inputs.len())));
+    }
+    for (spec, view) in signature.inputs.iter().zip(inputs) {
+        let bytes = size_bytes(view.dtype, view.shape).unwrap_or(view.data.len());
+        if spec.dtype != view.dtype || bytes != view.data.len() {
+            return Err(BackendError::Input(format!("input '{}' is no tensor of {}", spec.name, spec.dtype)));
+        }
+    }
+    Ok(())
+}
+
 /// The elements of a number type that [`Behaviour`] allows.
 fn elements_of(view: &TensorView<'_>) -> Vec<f64> {
     match view.dtype {
@@ -203,6 +225,9 @@ fn elements_of(view: &TensorView<'_>) -> Vec<f64> {
 
 #[expect(clippy::cast_possible_truncation, reason = "numbers in tests are small")]
 fn add(view: &TensorView<'_>, number: f64) -> Vec<u8> {
+    if number == 0.0 {
+        return view.data.to_vec();
+    }
     let values = elements_of(view).into_iter().map(|value| value + number);
     match view.dtype {
         DType::Fp32 => values.flat_map(|v| (v as f32).to_le_bytes()).collect(),

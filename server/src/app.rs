@@ -23,8 +23,8 @@ use crate::{
     backends,
     config::{Config, RegistryConfig, RepositoryApi, address::Address},
     exporter::{self, Exporter},
-    golden::GoldenReader,
     net,
+    rehearsal::Rehearsal,
     repository::{AliasHook, ControlMode, FollowOptions, Repository, RepositoryOptions},
     sources,
     state::{RepositoryAccess, State},
@@ -76,7 +76,7 @@ impl App {
         let (control, manager) = Control::start(ControlConfig {
             limits,
             backends: backends.all.clone(),
-            qualify: Arc::new(GoldenReader),
+            qualify: Arc::new(Rehearsal::new(&config.repository)),
             loader_nice: config.runtime.loader_nice,
         })
         .context("the control plane did not start")?;
@@ -169,6 +169,7 @@ fn start_rest(
         settle: repository.settle,
         ingest: repository.ingest,
         event_loops: config.runtime.io_threads,
+        allow_torchscript: repository.allow_torchscript,
         nice: config.runtime.loader_nice,
         trust: sources::trust(&config.registry).map_err(anyhow::Error::msg)?,
         registry: follow_options(&config.registry, Arc::new(traffic.alias_hook()))?,

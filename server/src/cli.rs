@@ -61,6 +61,9 @@ enum Command {
     /// Sign a version's files, and check signatures
     #[command(subcommand)]
     Package(registry::PackageCommand),
+    /// Load a model that is a program, as the server does for the first time: called by the server alone
+    #[command(hide = true)]
+    Rehearse,
     /// Compile a model for a microcontroller, and inspect, verify and sign what comes out
     Edge(gannet_edge::cli::EdgeArgs),
 }
@@ -236,6 +239,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Push(args)) => registry::run_push(&args),
         Some(Command::Registry(command)) => registry::run_registry(&command),
         Some(Command::Package(command)) => registry::run_package(&command),
+        Some(Command::Rehearse) => crate::rehearsal::perform(&serve::engine_config()),
         Some(Command::Edge(args)) => gannet_edge::cli::run(&args),
     };
     code.into()

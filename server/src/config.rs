@@ -93,6 +93,12 @@ pub struct RepositoryConfig {
     pub settle: Duration,
     /// The most that is read from one version.
     pub ingest: IngestLimits,
+    /// Whether TorchScript, which is code, is loaded whatever a model's own settings say.
+    pub allow_torchscript: bool,
+    /// Time for the first load of such a file, in a process of its own.
+    pub rehearsal: Duration,
+    /// The program that is started for that; `None`: this one.
+    pub rehearsal_program: Option<PathBuf>,
 }
 
 /// What the data ports may do to the repository.
@@ -177,6 +183,9 @@ impl Config {
                 scan: Duration::from_millis(1000),
                 settle: Duration::from_millis(500),
                 ingest: IngestLimits::default(),
+                allow_torchscript: false,
+                rehearsal: Duration::from_secs(120),
+                rehearsal_program: None,
             },
             registry: RegistryConfig::default(),
             webhook: WebhookConfig::default(),

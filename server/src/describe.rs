@@ -169,7 +169,7 @@ pub fn model_metadata(
     Ok(ModelMetadata {
         name: servable.model.to_string(),
         versions: servables(table.model(model)).map(|servable| servable.version.to_string()).collect(),
-        platform: servable.platform,
+        platform: servable.engine.platform,
         inputs: tensors(&servable.signature.inputs),
         outputs: tensors(&servable.signature.outputs),
     })
@@ -185,16 +185,14 @@ pub fn model_config(
     version: Option<&str>,
 ) -> Result<DynamicMessage, Refusal> {
     let servable = table.resolve(model, version)?;
-    // Triton composes a platform from the backend's name and the format, which is the model file's extension.
-    let (backend, format) = servable.platform.rsplit_once('_').unwrap_or((servable.platform, ""));
-    let model_file = if format.is_empty() { String::new() } else { format!("model.{format}") };
+    let engine = servable.engine;
     Ok(pbtxt::to_model_config(&ModelConfigParts {
         name: servable.model.as_str(),
         settings: &servable.settings,
         signature: &servable.signature,
-        platform: servable.platform,
-        backend: servable.settings.backend.as_deref().unwrap_or(backend),
-        model_file: &model_file,
+        platform: engine.platform,
+        backend: engine.name,
+        model_file: engine.model_file,
     }))
 }
 

@@ -42,6 +42,8 @@ pub mod traffic;
 
 pub mod golden;
 
+pub mod rehearsal;
+
 pub mod admin;
 
 pub mod exporter;

@@ -32,7 +32,10 @@ use gannet_runtime::{
 };
 use tokio::sync::oneshot;
 
-use crate::respond::{Kind, Refusal};
+use crate::{
+    backends,
+    respond::{Kind, Refusal},
+};
 
 /// Requests to the repository that may wait.
 const REQUESTS_MAX: usize = 256;
@@ -68,6 +71,8 @@ pub struct RepositoryOptions {
     pub ingest: IngestLimits,
     /// I/O threads, each of which could run an instance of its own.
     pub event_loops: usize,
+    /// Whether every file may be a program, whatever its model's settings say.
+    pub allow_torchscript: bool,
     /// How far the thread that copies and hashes models steps back, 0 (not at all) to 19.
     pub nice: i32,
     /// Whose signatures are wanted.
@@ -453,7 +458,7 @@ fn filesystem(
 ) -> Result<Box<dyn gannet_registry::Source>, String> {
     let source_options = FilesystemOptions {
         settle_ms: u64::try_from(options.settle.as_millis()).unwrap_or(u64::MAX),
-        known_files: backends.iter().map(|backend| backend.model_file().to_owned()).collect(),
+        known_files: backends::known_files(backends),
         limits: options.ingest,
         ..FilesystemOptions::default()
     };

@@ -79,6 +79,7 @@ impl Bench {
             settings: Arc::new(settings),
             class_labels: None,
             backend: Arc::new(self.backend.clone()),
+            may_run_code: false,
             origin: Arc::from("a test"),
             event_loops: 1,
         }

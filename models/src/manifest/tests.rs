@@ -50,6 +50,7 @@ fn everything_can_be_said() {
             labels: None,
         }],
         parameters: [].into(),
+        allow_torchscript: true,
         memory_bytes: Some(100_000_000),
     };
     assert_eq!(settings, expected);

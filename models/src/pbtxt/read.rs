@@ -29,10 +29,14 @@ pub(super) const NAMES: FieldNames = FieldNames {
 };
 
 /// Platform, backend and model file of each format that this configuration may name.
-const PLATFORMS: [(&str, &str, &str); 1] = [("onnxruntime_onnx", "onnxruntime", "model.onnx")];
+const PLATFORMS: [(&str, &str, &str); 2] =
+    [("onnxruntime_onnx", "onnxruntime", "model.onnx"), ("pytorch_libtorch", "pytorch", "model.pt")];
 
 /// The parameter of Triton's ONNX Runtime backend that says how many threads one run may use.
 pub(super) const THREADS_PARAMETER: &str = "intra_op_thread_count";
+
+/// Our own parameter that lets a model be TorchScript, as `allow_torchscript` does in `model.toml`.
+const TORCHSCRIPT_PARAMETER: &str = "allow_torchscript";
 
 /// The fields of a message by name, defaults included.
 #[derive(Clone, Copy)]
@@ -122,7 +126,8 @@ fn backend(config: Fields<'_>, faults: &mut Faults) -> Option<String> {
     let fits = |row: &&(&str, &str, &str)| {
         (platform.is_empty() || platform == row.0) && (backend.is_empty() || backend == row.1)
     };
-    let Some(row) = PLATFORMS.iter().find(fits) else {
+    let named = |row: &&(&str, &str, &str)| fits(row) && row.2 == file;
+    let Some(row) = PLATFORMS.iter().find(named).or_else(|| PLATFORMS.iter().find(fits)) else {
         let field = if platform.is_empty() { "backend" } else { "platform" };
         let expected: Vec<String> = PLATFORMS
             .iter()
@@ -285,6 +290,15 @@ fn parameters(config: Fields<'_>, settings: &mut ModelSettings, faults: &mut Fau
     for (key, value) in map {
         if let (MapKey::String(key), Some(value)) = (key, value.as_message()) {
             settings.parameters.insert(key.clone(), Fields(value).text("string_value").to_owned());
+        }
+    }
+    if let Some(text) = settings.parameters.get(TORCHSCRIPT_PARAMETER) {
+        match text.trim().parse() {
+            Ok(allowed) => settings.allow_torchscript = allowed,
+            Err(_) => {
+                let field = format!("parameters[\"{TORCHSCRIPT_PARAMETER}\"]");
+                faults.add(field, "true or false", format!("\"{text}\""));
+            }
         }
     }
     if let Some(text) = settings.parameters.get(THREADS_PARAMETER) {

@@ -13,7 +13,7 @@ mod onnx;
 
 use std::path::Path;
 
-use gannet_models::{DType, settings::Device};
+use gannet_models::DType;
 use gannet_ort::{OrtBackend, OrtOptions};
 use gannet_runtime::{
     TensorView,
@@ -33,8 +33,7 @@ fn main() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
     std::fs::write(&path, onnx::mlp()).unwrap();
-    let mut instance =
-        backend.open(&OpenOptions { model_path: &path, threads: 1, device: Device::Cpu }).unwrap();
+    let mut instance = backend.open(&OpenOptions::new(&path)).unwrap();
     let mut plain = plain_session(backend, &path);
     println!("rows  this crate us  Session::run us  ratio   (medians of {ROUNDS} rounds)");
     for rows in [1usize, 8, 32, 256] {

@@ -25,6 +25,11 @@ use gannet_runtime::backend::{Backend, BackendError, Instance, OpenOptions};
 
 use crate::environment::Engine;
 
+/// Gives memory that engines freed back to the system: they allocate from libc's heap, which keeps it otherwise.
+pub fn release_memory() {
+    native::release_memory();
+}
+
 /// How to start ONNX Runtime.
 #[derive(Debug, Clone, Default)]
 pub struct OrtOptions {
@@ -81,8 +86,8 @@ impl Backend for OrtBackend {
         "onnxruntime_onnx"
     }
 
-    fn model_file(&self) -> &'static str {
-        "model.onnx"
+    fn model_files(&self) -> &'static [&'static str] {
+        &["model.onnx"]
     }
 
     fn open(&self, options: &OpenOptions<'_>) -> Result<Box<dyn Instance>, BackendError> {
@@ -90,6 +95,6 @@ impl Backend for OrtBackend {
     }
 
     fn release_memory(&self) {
-        native::release_memory();
+        release_memory();
     }
 }

@@ -12,7 +12,7 @@ use std::{
     cell::Cell,
 };
 
-use gannet_models::{DType, settings::Device};
+use gannet_models::DType;
 use gannet_ort::{OrtBackend, OrtOptions};
 use gannet_runtime::{
     TensorView,
@@ -48,8 +48,7 @@ fn check(name: &str, model: &[u8], dtype: DType, row: &[u8], width: &[usize]) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
     std::fs::write(&path, model).unwrap();
-    let mut instance =
-        backend.open(&OpenOptions { model_path: &path, threads: 1, device: Device::Cpu }).unwrap();
+    let mut instance = backend.open(&OpenOptions::new(&path)).unwrap();
     let data = row.repeat(8);
     let mut run = |rows: usize| {
         let mut shape = vec![rows];

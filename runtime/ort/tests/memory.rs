@@ -7,7 +7,7 @@
 #[expect(dead_code, reason = "shared with the other tests")]
 mod onnx;
 
-use gannet_models::{DType, settings::Device};
+use gannet_models::DType;
 use gannet_ort::{OrtBackend, OrtOptions};
 use gannet_runtime::{
     TensorView,
@@ -44,7 +44,7 @@ fn errors_and_closed_instances_leave_nothing_behind() {
     let y = onnx::value("y", &onnx::tensor(1, &["n"]));
     std::fs::write(&bad, onnx::model(&[onnx::node("NoSuchOperator", &[], &["y"], &[])], &[], &[], &[y]))
         .unwrap();
-    let options = |path, threads| OpenOptions { model_path: path, threads, device: Device::Cpu };
+    let options = |path, threads| OpenOptions { threads, ..OpenOptions::new(path) };
     let data = [0u8; 20];
     check("refused files", backend, 2000, &mut || assert!(backend.open(&options(&bad, 1)).is_err()));
     check("opened, run and closed", backend, 400, &mut || {

@@ -6,16 +6,20 @@ pub mod profile;
 mod tune;
 pub mod warm_up;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use gannet_models::{Artifact, ModelName, ModelSettings, Signature, Version, settings::Batching};
 
 use super::lifecycle::Wanted;
 use crate::{
-    backend::{Backend, BackendError, OpenOptions},
+    backend::{Backend, BackendError, Declared, OpenOptions, model_file},
     batch::{assemble::Layout, cost::ShapeCosts},
     request::GoldenCase,
-    servable::{Incarnation, Loaded, instance::Worker},
+    servable::{Engine, Incarnation, Loaded, instance::Worker},
 };
 
 /// Memory that a session takes beyond its files, and the factor on them: ONNX Runtime keeps prepacked copies of
@@ -35,6 +39,8 @@ pub struct LoadSpec {
     pub class_labels: Option<Arc<[String]>>,
     /// The engine.
     pub backend: Arc<dyn Backend>,
+    /// Whether the files may be a program ([`Backend::runs_code`]): somebody who is trusted vouches for them.
+    pub may_run_code: bool,
     /// Where it was found, for messages.
     pub origin: Arc<str>,
     /// I/O threads, each of which could run an instance of its own.
@@ -72,7 +78,27 @@ impl Wanted for LoadSpec {
     }
 }
 
-/// What the server adds to a load: it alone can read the golden requests' format.
+impl LoadSpec {
+    /// How to open the model file that lies at `model_path`, with so many threads.
+    #[must_use]
+    pub fn open_options<'a>(&'a self, model_path: &'a Path, threads: usize) -> OpenOptions<'a> {
+        let settings = &self.settings;
+        let batch_axis = settings.batching != Batching::Off;
+        let declared = Declared { inputs: &settings.inputs, outputs: &settings.outputs, batch_axis };
+        OpenOptions { model_path, threads, device: settings.device, declared }
+    }
+
+    /// The model file: its name and where it lies.
+    ///
+    /// # Errors
+    /// A text when the version has none for its engine.
+    pub fn model_file(&self) -> Result<(&'static str, PathBuf), String> {
+        let missing = || format!("the version has no {}", self.backend.model_files().join(" or "));
+        model_file(&*self.backend, &self.artifact).ok_or_else(missing)
+    }
+}
+
+/// What the server adds to a load: it alone can read the golden requests' format, and start a process.
 pub trait Qualify: Send + Sync + 'static {
     /// The golden requests of an artifact, against the signature that was just found.
     ///
@@ -84,6 +110,14 @@ pub trait Qualify: Send + Sync + 'static {
         model: &str,
         signature: &Signature,
     ) -> Result<Vec<GoldenCase>, String>;
+
+    /// Loads a version whose file is a program, for the first time, where it can do no harm but to itself.
+    ///
+    /// # Errors
+    /// A text: how it ended, or why that cannot be tried.
+    fn rehearse(&self, spec: &LoadSpec) -> Result<(), String> {
+        Err(format!("{} files are programs, and there is nowhere to try them", spec.backend.name()))
+    }
 }
 
 /// Loads one version. The reason of a failure names the path.
@@ -97,6 +131,10 @@ pub fn load(
     qualify: &dyn Qualify,
 ) -> Result<Loaded, String> {
     let settings = &spec.settings;
+    vouched_for(spec)?;
+    if spec.backend.runs_code() {
+        qualify.rehearse(spec)?;
+    }
     let mut workers = vec![open(spec, settings.threads)?];
     let mut signature = workers[0].signature().clone();
     declare(&mut signature, spec)?;
@@ -115,17 +153,49 @@ pub fn load(
     let cases = qualify.golden_cases(&spec.artifact, model.as_str(), &signature)?;
     golden::check(&cases, &signature, (settings, rows_max), &mut workers[0])?;
     spec.backend.release_memory();
-    let platform = spec.backend.platform();
+    let engine = Engine {
+        name: spec.backend.name(),
+        platform: spec.backend.platform(),
+        model_file: spec.model_file()?.0,
+    };
     let (model, version, settings) = (model.clone(), spec.version.clone(), Arc::clone(settings));
-    Ok(Loaded { model, version, incarnation, signature, settings, platform, workers, costs, rows_max })
+    Ok(Loaded { model, version, incarnation, signature, settings, engine, workers, costs, rows_max })
+}
+
+/// Opens a model and runs it once with zeros, which it may refuse. What a crash would end is this process alone.
+///
+/// # Errors
+/// A text: why it cannot be opened.
+pub fn try_once(backend: &dyn Backend, options: &OpenOptions<'_>) -> Result<(), String> {
+    let mut worker = Worker::new(backend.open(options).map_err(|error| error.to_string())?);
+    let mut signature = worker.signature().clone();
+    signature.batched = options.declared.batch_axis && signature.batch_axis_inferred();
+    let settings = ModelSettings::default();
+    let layout = Layout::new(&signature, &settings.padding);
+    if let Err(error) = warm_up::probe(&signature, &settings, &layout, &mut worker, 1) {
+        tracing::debug!(%error, "the model refused zeros");
+    }
+    Ok(())
+}
+
+/// Whether a file that is a program may be loaded.
+fn vouched_for(spec: &LoadSpec) -> Result<(), String> {
+    if !spec.backend.runs_code() || spec.may_run_code {
+        return Ok(());
+    }
+    let (file, _) = spec.model_file()?;
+    Err(format!(
+        "{file} is a program and could do more than compute, so it is loaded only from somebody who is trusted. If you \
+         trust this one, say allow_torchscript = true in the model's model.toml; or start the server with \
+         --set repository.allow_torchscript=true to trust the whole repository"
+    ))
 }
 
 /// Opens one more instance.
 fn open(spec: &LoadSpec, threads: usize) -> Result<Worker, String> {
-    let file = spec.backend.model_file();
-    let path = spec.artifact.file(file).ok_or_else(|| format!("the version has no {file}"))?;
-    let options = OpenOptions { model_path: &path, threads, device: spec.settings.device };
-    match spec.backend.open(&options) {
+    vouched_for(spec)?;
+    let (file, path) = spec.model_file()?;
+    match spec.backend.open(&spec.open_options(&path, threads)) {
         Ok(instance) => Ok(Worker::new(instance)),
         Err(BackendError::Unavailable(why)) => Err(why),
         Err(error) => Err(format!("{file} was refused: {error}")),

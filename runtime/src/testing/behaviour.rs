@@ -1,7 +1,7 @@
 //! How a fake model behaves, as its file says. Must not know how it is run.
 //!
 //! ```text
-//! # name, type (FP32, FP64 or INT32), axes: a length, -1, or a symbol; a line for each tensor
+//! # name, type (FP32, FP64 or INT32; any when nothing is added), axes: a length, -1, or a symbol; a line for each tensor
 //! input = x FP32 -1 seq
 //! output = y FP32 -1 seq
 //! add = 3            # output i is input i plus this
@@ -12,6 +12,7 @@
 //! panic_every = 10   # or a panic
 //! fail_value = 13    # a run whose first input holds this value is an error
 //! panic_value = 14   # or a panic
+//! refuse_value = 12  # or is refused
 //! fail_open = true   # the file is refused
 //! spin_value = 16    # a run whose first input holds this value keeps its thread at work for 20 ms
 //! hang_value = 17    # or waiting for three seconds
@@ -36,6 +37,7 @@ pub struct Behaviour {
     pub panic_every: u64,
     pub fail_value: Option<f64>,
     pub panic_value: Option<f64>,
+    pub refuse_value: Option<f64>,
     pub spin_value: Option<f64>,
     pub hang_value: Option<f64>,
     pub fail_open: bool,
@@ -68,6 +70,10 @@ impl Behaviour {
             let first = signature.inputs[0].clone();
             signature.outputs.push(TensorSpec { name: "y".into(), ..first });
         }
+        let plain = |spec: &&TensorSpec| matches!(spec.dtype, DType::Fp32 | DType::Fp64 | DType::Int32);
+        if let Some(other) = signature.inputs.iter().find(|spec| behaviour.add != 0.0 && !plain(spec)) {
+            return Err(format!("nothing can be added to input '{}', which is {}", other.name, other.dtype));
+        }
         for (index, output) in signature.outputs.iter().enumerate() {
             let input = &signature.inputs[index.min(signature.inputs.len() - 1)];
             if output.dtype != input.dtype {
@@ -91,6 +97,7 @@ impl Behaviour {
             "panic_value" => self.panic_value = Some(value.parse().ok()?),
             "spin_value" => self.spin_value = Some(value.parse().ok()?),
             "hang_value" => self.hang_value = Some(value.parse().ok()?),
+            "refuse_value" => self.refuse_value = Some(value.parse().ok()?),
             "fail_open" => self.fail_open = value.parse().ok()?,
             "wrong_rows" => self.wrong_rows = value.parse().ok()?,
             "wrong_rank_value" => self.wrong_rank_value = Some(value.parse().ok()?),
@@ -105,9 +112,6 @@ fn tensor(text: &str) -> Option<TensorSpec> {
     let mut words = text.split_whitespace();
     let name = words.next()?.to_owned();
     let dtype = DType::parse(words.next()?)?;
-    if !matches!(dtype, DType::Fp32 | DType::Fp64 | DType::Int32) {
-        return None;
-    }
     let dim = |word: &str| match word.parse::<usize>() {
         Ok(length) => Dim::Fixed(length),
         Err(_) if word == "-1" => Dim::Dynamic(None),
@@ -126,11 +130,13 @@ mod tests {
         assert_eq!(read.signature.inputs[0].shape_text(), "[-1,-1]");
         assert_eq!(read.signature.outputs[0].name, "y");
         assert_eq!((read.add, read.fail_open), (3.0, true));
-        for (text, expected) in [("\nad = 3", "line 2"), ("add = x", "line 1"), ("input = a BYTES", "line 1")]
+        for (text, expected) in [("\nad = 3", "line 2"), ("add = x", "line 1"), ("input = a INT4", "line 1")]
         {
             let message = Behaviour::parse(text).unwrap_err();
             assert!(message.starts_with(expected), "{message}");
         }
         assert!(Behaviour::parse("input = a INT32\noutput = y FP32").is_err());
+        assert!(Behaviour::parse("input = a BYTES").is_ok());
+        assert!(Behaviour::parse("input = a BYTES\nadd = 1").is_err());
     }
 }

@@ -98,7 +98,7 @@ fn serving(servable: &Servable) -> Value {
     requests.insert("batches".into(), json!(stats.batch_rows.count()));
     json!({
         "incarnation": servable.incarnation,
-        "platform": servable.platform,
+        "platform": servable.engine.platform,
         "signature": signature(&servable.signature),
         "batching": batching(&servable.settings, servable.rows_max()),
         "instances": servable.instances(),

@@ -16,7 +16,8 @@ use super::{CheckArgs, EXIT_OK, EXIT_REFUSED, EXIT_UNAVAILABLE, say, serve::engi
 use crate::{
     admin::view,
     backends::{self, Backends},
-    golden::GoldenReader,
+    config::Config,
+    rehearsal::Rehearsal,
 };
 
 pub(super) fn run(args: &CheckArgs) -> u8 {
@@ -64,10 +65,11 @@ struct Checked {
 fn check(path: &Path, folder: &Path, backends: &Backends) -> Result<Report, String> {
     let (found, store) = find(path, folder, backends)?;
     let mut report = Report { versions: Vec::new(), problems: found.problems };
+    let rehearsal = Rehearsal::new(&Config::new(folder.to_owned()).repository);
     for model in &found.models {
         report.problems.extend(model.problems.iter().map(|problem| format!("{}: {problem}", model.name)));
         for version in &model.versions {
-            report.versions.push(check_version(model, version, &store, backends));
+            report.versions.push(check_version(model, version, (&store, backends), &rehearsal));
         }
     }
     if found.models.is_empty() {
@@ -78,7 +80,7 @@ fn check(path: &Path, folder: &Path, backends: &Backends) -> Result<Report, Stri
 
 /// What lies at a path, and a store in `folder` for copies of it.
 pub(super) fn find(path: &Path, folder: &Path, backends: &Backends) -> Result<(Poll, Store), String> {
-    let known_files = backends.all.iter().map(|backend| backend.model_file().to_owned()).collect();
+    let known_files = backends::known_files(&backends.all);
     // nothing is being copied there now: what lies there counts at once
     let options = FilesystemOptions { settle_ms: 0, known_files, ..FilesystemOptions::default() };
     let mut source =
@@ -91,8 +93,8 @@ pub(super) fn find(path: &Path, folder: &Path, backends: &Backends) -> Result<(P
 fn check_version(
     model: &AspiredModel,
     version: &AspiredVersion,
-    store: &Store,
-    backends: &Backends,
+    (store, backends): (&Store, &Backends),
+    rehearsal: &Rehearsal,
 ) -> Checked {
     let mut golden = 0;
     let mut load = || {
@@ -101,7 +103,7 @@ fn check_version(
         golden = artifact.golden_files().len();
         let digest = artifact.digest().to_string();
         let spec = spec(model, version, artifact, backends)?;
-        let loaded = loader::load(&model.name, 0, &spec, &GoldenReader)
+        let loaded = loader::load(&model.name, 0, &spec, rehearsal)
             .map_err(|why| format!("{}: {why}", spec.origin))?;
         Ok(describe(&loaded, &digest, golden))
     };
@@ -116,28 +118,20 @@ pub(super) fn spec(
     artifact: Artifact,
     backends: &Backends,
 ) -> Result<LoadSpec, String> {
-    let wanted = model.settings.backend.as_deref();
-    let fits = |backend: &&Arc<dyn gannet_runtime::backend::Backend>| {
-        wanted.is_none_or(|name| name == backend.name()) && artifact.file(backend.model_file()).is_some()
-    };
-    let backend = backends.all.iter().find(fits).cloned().ok_or_else(|| {
-        let known: Vec<String> =
-            backends.all.iter().map(|b| format!("{} ({})", b.name(), b.model_file())).collect();
-        let wanted = wanted.map(|name| format!(" by backend '{name}'")).unwrap_or_default();
-        let (path, known) = (version.location.path.display(), known.join(", "));
-        format!("{path}: expected a model file that can be run{wanted}, got none; this build has {known}")
-    })?;
+    let backend = backends::choose(&backends.all, &artifact, &model.settings)
+        .map_err(|why| format!("{}: {why}", version.location.path.display()))?;
     let class_labels = read_version_labels(artifact.dir()).map_err(|error| error.to_string())?;
     let origin = Arc::from(version.location.path.display().to_string());
     let (version, settings) = (version.version.clone(), Arc::clone(&model.settings));
     let event_loops = std::thread::available_parallelism().map_or(1, usize::from);
-    Ok(LoadSpec { version, artifact, settings, class_labels, backend, origin, event_loops })
+    let may_run_code = settings.allow_torchscript;
+    Ok(LoadSpec { version, artifact, settings, class_labels, backend, may_run_code, origin, event_loops })
 }
 
 fn describe(loaded: &Loaded, digest: &str, golden: usize) -> Value {
     let settings = &loaded.settings;
     json!({
-        "platform": loaded.platform,
+        "platform": loaded.engine.platform,
         "digest": digest,
         "signature": view::signature(&loaded.signature),
         "batching": view::batching(settings, loaded.rows_max),

@@ -47,6 +47,14 @@ impl Given {
         }
     }
 
+    /// `true` or `false`.
+    pub(super) fn boolean(&self) -> Option<bool> {
+        match self {
+            Self::Text(text) | Self::Other(text) => text.parse().ok(),
+            _ => None,
+        }
+    }
+
     /// Bytes: a number, or one with a unit, such as `64MiB`.
     pub(super) fn bytes(&self) -> Option<u64> {
         let Self::Text(text) = self else { return self.number() };

@@ -143,6 +143,20 @@ const KEYS: &[Key] = &[
         ms(c.repository.settle)
     ),
     key!(
+        "repository.allow_torchscript",
+        "load TorchScript, which is code, whatever a model's own settings say",
+        "true or false",
+        |c, g| c.repository.allow_torchscript = g.boolean()?,
+        c.repository.allow_torchscript
+    ),
+    key!(
+        "repository.rehearsal_ms",
+        "time for the first load of a file that is code, in a process of its own",
+        MS_POSITIVE,
+        |c, g| c.repository.rehearsal = positive_ms(g)?,
+        ms(c.repository.rehearsal)
+    ),
+    key!(
         "repository.bytes_max",
         "bytes of one version",
         BYTES,

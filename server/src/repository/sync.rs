@@ -26,6 +26,7 @@ use gannet_runtime::{
 };
 
 use super::{AliasHook, ControlMode, Inventory, KnownModel, RepositoryOptions, Request};
+use crate::backends;
 
 /// How long a start or a load waits for files that are still being copied.
 const SETTLE_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -335,16 +336,12 @@ impl Sync {
         settings: &Arc<ModelSettings>,
     ) -> Option<LoadSpec> {
         let artifact = self.artifact(model, from)?;
-        let Some(backend) = self.backend_for(&artifact, settings) else {
-            let known: Vec<&str> = self.parts.backends.iter().map(|backend| backend.name()).collect();
-            let wanted = settings.backend.as_deref().unwrap_or("any");
-            let known = known.join(", ");
-            self.refuse(
-                model,
-                from,
-                format!("no engine for it: the settings ask for '{wanted}', there is: {known}"),
-            );
-            return None;
+        let backend = match backends::choose(&self.parts.backends, &artifact, settings) {
+            Ok(backend) => backend,
+            Err(reason) => {
+                self.refuse(model, from, reason);
+                return None;
+            }
         };
         let class_labels = match gannet_models::read_version_labels(artifact.dir()) {
             Ok(labels) => labels,
@@ -357,7 +354,18 @@ impl Sync {
             from.origin.clone().unwrap_or_else(|| Arc::from(from.location.path.display().to_string()));
         let (version, settings) = (from.version.clone(), Arc::clone(settings));
         let event_loops = self.parts.options.event_loops;
-        Some(LoadSpec { version, artifact, settings, class_labels, backend, origin, event_loops })
+        // a package signed by a key that is trusted would count here too
+        let may_run_code = settings.allow_torchscript || self.parts.options.allow_torchscript;
+        Some(LoadSpec {
+            version,
+            artifact,
+            settings,
+            class_labels,
+            backend,
+            may_run_code,
+            origin,
+            event_loops,
+        })
     }
 
     fn artifact(&mut self, model: &ModelName, from: &Candidate) -> Option<Artifact> {
@@ -399,14 +407,6 @@ impl Sync {
             tracing::warn!(%model, version = %from.version, %reason, "version refused");
         }
         self.refused.insert(key, (from.fingerprint, reason));
-    }
-
-    fn backend_for(&self, artifact: &Artifact, settings: &ModelSettings) -> Option<Arc<dyn Backend>> {
-        let fits = |backend: &&Arc<dyn Backend>| {
-            settings.backend.as_deref().is_none_or(|name| name == backend.name())
-                && artifact.file(backend.model_file()).is_some()
-        };
-        self.parts.backends.iter().find(fits).cloned()
     }
 
     fn publish_inventory(&self) {

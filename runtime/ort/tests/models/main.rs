@@ -33,7 +33,7 @@ fn saved(bytes: &[u8]) -> (TempDir, PathBuf) {
 }
 
 fn open_at(path: &Path) -> Result<Box<dyn Instance>, BackendError> {
-    backend().open(&OpenOptions { model_path: path, threads: 1, device: Device::Cpu })
+    backend().open(&OpenOptions::new(path))
 }
 
 fn open(bytes: &[u8]) -> Result<Box<dyn Instance>, BackendError> {
@@ -341,7 +341,7 @@ fn instances_run_side_by_side_on_their_own_threads_and_on_the_pool() {
         for threads in [1, 1, 2, 4] {
             let (path, expected) = (&path, &expected);
             scope.spawn(move || {
-                let options = OpenOptions { model_path: path, threads, device: Device::Cpu };
+                let options = OpenOptions { threads, ..OpenOptions::new(path) };
                 let mut instance = backend().open(&options).unwrap();
                 for _ in 0..500 {
                     assert_eq!(run(&mut *instance, &[input]).unwrap(), *expected);
@@ -355,7 +355,7 @@ fn instances_run_side_by_side_on_their_own_threads_and_on_the_pool() {
 #[test]
 fn a_missing_device_is_an_error_and_never_the_processor() {
     let (_folder, path) = saved(&onnx::mlp());
-    let options = OpenOptions { model_path: &path, threads: 1, device: Device::Cuda(0) };
+    let options = OpenOptions { device: Device::Cuda(0), ..OpenOptions::new(&path) };
     let error = backend().open(&options).err().unwrap();
     assert!(matches!(&error, BackendError::Unavailable(text) if text.contains("CUDA device 0")), "{error}");
 }
@@ -366,7 +366,7 @@ fn a_second_start_gives_the_same_backend() {
     let first = backend();
     assert_eq!(OrtBackend::start(&bad).unwrap().library_path(), first.library_path());
     assert_eq!(
-        (first.name(), first.platform(), first.model_file()),
-        ("onnxruntime", "onnxruntime_onnx", "model.onnx")
+        (first.name(), first.platform(), first.model_files()),
+        ("onnxruntime", "onnxruntime_onnx", &["model.onnx"][..])
     );
 }
