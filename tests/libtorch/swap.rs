@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
-use super::super::script;
+use super::super::{script, settings};
 use crate::support::{call::post, folder::Folder, load::Clients, proof::scaled, server::Process, wait};
 
 #[test]
@@ -13,6 +13,7 @@ fn an_onnx_and_a_torchscript_version_swap_under_load_and_nothing_fails() {
     let folder = Folder::new();
     folder.put("swapped/1", "add_one");
     folder.write("swapped/2/model.pt", script("add_two.pt"));
+    folder.write("swapped/model.toml", settings(false));
     let repository = folder.path().display().to_string();
     let process = Process::start(
         &folder.beside("state"),

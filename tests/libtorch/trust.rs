@@ -12,8 +12,9 @@ use crate::support::{
     wait,
 };
 
-/// The program that is started for first loads: this one is the test.
+/// The program that is started for first loads (this one is the test), at a priority that other tests do not starve.
 fn with_program(config: &mut Config) {
+    config.runtime.loader_nice = 0;
     config.repository.rehearsal_program = Some(command().get_program().into());
 }
 
