@@ -85,6 +85,7 @@ impl BoundRunner {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as map_err gives it")]
 fn of_run(error: ort::Error) -> BackendError {
     Refusal { code: error.code() as i32, message: error.message().to_owned() }.of_run()
 }
