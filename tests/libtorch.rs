@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where its world is not as it must be")]
 
-#[expect(dead_code, unused_imports, reason = "shared with the other binary")]
+#[expect(dead_code, reason = "shared with the other binary")]
 mod support;
 
 mod libtorch {

@@ -38,6 +38,10 @@ pub const COMMAND: &str = "rehearse";
 const OUTPUT_BYTES_MAX: u64 = 256 * 1024;
 /// What of it is passed on.
 const SHOWN_BYTES_MAX: usize = 300;
+/// Times that one is waited for again which hardly got to run.
+const PATIENCE_MAX: usize = 10;
+/// Linux counts processor time for its readers in these.
+const TICKS_A_SECOND: u64 = 100;
 /// Files that are remembered to have passed; then they are forgotten, and tried again.
 const PASSED_MAX: usize = 4096;
 
@@ -128,13 +132,22 @@ impl Rehearsal {
             let _ = done.send(String::from_utf8_lossy(&printed).into_owned());
         };
         let thread = std::thread::Builder::new().name("gannet-rehearse".into()).spawn(listen);
+        let overdue = || {
+            format!(
+                "its first load, in a process of its own, did not end within {} ms (repository.rehearsal_ms)",
+                self.time_max.as_millis()
+            )
+        };
         let heard = thread.map_err(|error| error.to_string()).and_then(|_| {
-            heard.recv_timeout(self.time_max).map_err(|_| {
-                format!(
-                    "its first load, in a process of its own, did not end within {} ms (repository.rehearsal_ms)",
-                    self.time_max.as_millis()
-                )
-            })
+            for _ in 0..PATIENCE_MAX {
+                match heard.recv_timeout(self.time_max) {
+                    Ok(printed) => return Ok(printed),
+                    // it runs when nobody else wants the core: on a machine that is full that is no fault of its own
+                    Err(_) if worked(child.id()).is_some_and(|worked| worked < self.time_max / 2) => {}
+                    Err(_) => break,
+                }
+            }
+            Err(overdue())
         });
         if heard.is_err() {
             let _ = child.kill();
@@ -171,6 +184,15 @@ impl Qualify for Rehearsal {
         passed.insert(key);
         Ok(())
     }
+}
+
+/// Processor time that a process has had; `None` where the system does not say.
+fn worked(pid: u32) -> Option<Duration> {
+    // fields 14 and 15, of which the second field's parentheses may hold anything
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    Some(Duration::from_millis((ticks(11)? + ticks(12)?) * 1000 / TICKS_A_SECOND))
 }
 
 /// How it went, by how the process ended and by what it said.

@@ -4,15 +4,16 @@ use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
-use super::super::script;
+use super::super::{script, settings};
 use crate::support::{call::post, folder::Folder, load::Clients, proof::scaled, server::Process, wait};
 
 #[test]
 fn an_onnx_and_a_torchscript_version_swap_under_load_and_nothing_fails() {
-    let swaps = scaled(20, 400);
+    let swaps = scaled(10, 400);
     let folder = Folder::new();
     folder.put("swapped/1", "add_one");
     folder.write("swapped/2/model.pt", script("add_two.pt"));
+    folder.write("swapped/model.toml", settings(false));
     let repository = folder.path().display().to_string();
     let process = Process::start(
         &folder.beside("state"),
@@ -23,6 +24,9 @@ fn an_onnx_and_a_torchscript_version_swap_under_load_and_nothing_fails() {
             "explicit",
             "--set",
             "repository.allow_torchscript=true",
+            // at idle priority a load waits for a machine that these clients keep full
+            "--set",
+            "runtime.loader_nice=0",
         ],
     );
     let swap_to = |version: u64| {

@@ -50,7 +50,10 @@ fn the_share_of_bare_speed_that_is_served_is_printed() {
     );
     pin(0);
     let repository = folder.path().display().to_string();
-    let process = Process::start(&folder.beside("state"), &["--repository", &repository]);
+    let process = Process::start(
+        &folder.beside("state"),
+        &["--repository", &repository, "--set", "runtime.loader_nice=0"],
+    );
     let mut bare = open(&folder);
     let request = request();
     wait::until("the model is ready", || {

@@ -6,14 +6,16 @@ use super::{
 };
 
 /// (crate, what it may depend on among ours); `*`: everything.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("gannet-models", &[]),
     ("gannet-registry", &["gannet-models"]),
     ("gannet-edge", &["gannet-models", "gannet-stats"]),
     ("gannet-stats", &[]),
     ("gannet-runtime", &["gannet-models", "gannet-stats"]),
-    ("gannet-ort", &["gannet-models", "gannet-runtime"]),
-    ("gannet-tch", &["gannet-models", "gannet-runtime"]),
+    ("gannet-conformance", &["gannet-models", "gannet-runtime"]),
+    ("gannet-ort", &["gannet-models", "gannet-runtime", "gannet-conformance"]),
+    // the other engine is what its tests compare with
+    ("gannet-tch", &["gannet-models", "gannet-runtime", "gannet-conformance", "gannet-ort"]),
     (
         "gannet-server",
         &[

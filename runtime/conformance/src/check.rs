@@ -180,7 +180,7 @@ impl Trial<'_> {
             let join = |thread: std::thread::ScopedJoinHandle<'_, Result<(), String>>| {
                 thread.join().unwrap_or_else(|_| Err("a panic".to_owned()))
             };
-            threads.into_iter().map(join).collect()
+            threads.into_iter().try_for_each(join)
         })
     }
 

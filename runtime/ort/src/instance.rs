@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gannet_models::{DType, Dim, Signature, TensorSpec};
+use gannet_models::{DType, Dim, Signature, TensorSpec, settings::Device};
 use gannet_runtime::{
     TensorView,
     backend::{BackendError, Instance, OpenOptions, Sink},
@@ -10,6 +10,7 @@ use gannet_runtime::{
 };
 
 use crate::{
+    bound::BoundRunner,
     environment::Engine,
     native::Runner,
     outlet::{self, OutputKind},
@@ -21,9 +22,17 @@ const PROBE_ELEMENTS_MAX: usize = 1 << 24;
 
 /// A session and what it takes and gives.
 pub(crate) struct OrtInstance {
-    runner: Runner,
+    runs: Runs,
     signature: Signature,
     kinds: Vec<OutputKind>,
+}
+
+/// Where it is run.
+enum Runs {
+    /// On the processor.
+    Here(Runner),
+    /// On a device, whose memory outputs stay in until they are handed out.
+    There(BoundRunner),
 }
 
 impl OrtInstance {
@@ -31,7 +40,14 @@ impl OrtInstance {
         let fault = |what: String| BackendError::Model(format!("{}: {what}", options.model_path.display()));
         let runner = Runner::new(session::open(engine, options)?).map_err(|e| fault(e.to_string()))?;
         let (signature, kinds) = describe(&runner).map_err(fault)?;
-        let mut instance = Self { runner, signature, kinds };
+        let runs = match options.device {
+            Device::Cpu => Runs::Here(runner),
+            Device::Cuda(index) => {
+                let memory = session::memory_of(index)?;
+                Runs::There(BoundRunner::new(runner.into_session(), &kinds, memory).map_err(fault)?)
+            }
+        };
+        let mut instance = Self { runs, signature, kinds };
         instance.learn_classes();
         Ok(instance)
     }
@@ -46,12 +62,13 @@ impl OrtInstance {
         let Some(zeros) = self.signature.inputs.iter().map(zeros).collect::<Option<Vec<_>>>() else { return };
         let views: Vec<TensorView<'_>> =
             zeros.iter().map(|(dtype, shape, data)| TensorView { dtype: *dtype, shape, data }).collect();
-        if let Err(error) = self.runner.run(&views, &self.kinds, &mut |_, _| {}) {
+        let Runs::Here(runner) = &mut self.runs else { return };
+        if let Err(error) = runner.run(&views, &self.kinds, &mut |_, _| {}) {
             tracing::debug!(%error, "the model refused the probe for its classes");
         }
         for (index, spec) in self.signature.outputs.iter_mut().enumerate() {
             if is_map(&self.kinds[index])
-                && let Some(classes) = self.runner.classes(index)
+                && let Some(classes) = runner.classes(index)
             {
                 spec.shape[1] = Dim::Fixed(classes.len());
                 spec.labels = Some(Arc::from(classes));
@@ -74,7 +91,10 @@ impl Instance for OrtInstance {
                 )));
             }
         }
-        self.runner.run(inputs, &self.kinds, sink)
+        match &mut self.runs {
+            Runs::Here(runner) => runner.run(inputs, &self.kinds, sink),
+            Runs::There(runner) => runner.run(inputs, sink),
+        }
     }
 }
 

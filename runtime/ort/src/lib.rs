@@ -9,6 +9,8 @@ mod session;
 
 mod outlet;
 
+mod bound;
+
 mod instance;
 
 mod refusal;

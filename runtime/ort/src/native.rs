@@ -137,6 +137,11 @@ impl Runner {
         &self.prepared.session
     }
 
+    /// The session alone.
+    pub(crate) fn into_session(self) -> Session {
+        self.prepared.session
+    }
+
     /// The names of the classes of output `index`, once a run has shown them.
     pub(crate) fn classes(&self, index: usize) -> Option<Vec<String>> {
         self.reader.classes(index)

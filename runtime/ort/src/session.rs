@@ -9,6 +9,7 @@ use gannet_models::settings::Device;
 use gannet_runtime::backend::{BackendError, OpenOptions};
 use ort::{
     ErrorCode,
+    memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType},
     session::{
         Session,
         builder::{AutoDevicePolicy, GraphOptimizationLevel, SessionBuilder},
@@ -75,7 +76,12 @@ fn cuda(builder: SessionBuilder, index: usize) -> Result<SessionBuilder, Backend
     };
     let id = i32::try_from(index).map_err(|_| unavailable("there is no such index".into()))?;
     // Without this a failure means the CPU, silently.
-    let provider = ort::ep::CUDA::default().with_device_id(id).build().error_on_failure();
+    let provider = ort::ep::CUDA::default()
+        .with_device_id(id)
+        // takes what models need and no more: several share a device
+        .with_arena_extend_strategy(ort::ep::ArenaExtendStrategy::SameAsRequested)
+        .build()
+        .error_on_failure();
     builder.with_execution_providers([provider]).map_err(|error| unavailable(error.to_string()))
 }
 
@@ -85,6 +91,13 @@ fn cuda(_: SessionBuilder, index: usize) -> Result<SessionBuilder, BackendError>
         "CUDA device {index} cannot be used: this binary was built without CUDA. Build it with `--features cuda` \
          and set ORT_DYLIB_PATH to the library of onnxruntime-gpu 1.31.x, or let the model run on the CPU"
     )))
+}
+
+/// The memory of a CUDA device, for outputs.
+pub(crate) fn memory_of(index: usize) -> Result<MemoryInfo<'static>, BackendError> {
+    let id = i32::try_from(index).unwrap_or(i32::MAX);
+    MemoryInfo::new(AllocationDevice::CUDA, id, AllocatorType::Device, MemoryType::Default)
+        .map_err(|error| BackendError::Unavailable(format!("CUDA device {index} cannot be used: {error}")))
 }
 
 fn refused_options(error: &ort::Error) -> BackendError {

@@ -33,7 +33,7 @@ pub(crate) fn brief(message: &str) -> String {
     let lines = || message.lines().map(str::trim).filter(|line| !line.is_empty());
     let raised = |line: &&str| line.split_once("Error: ").is_some_and(|(kind, _)| !kind.contains(' '));
     let text = if message.contains("Traceback of TorchScript") {
-        lines().filter(raised).next_back().unwrap_or(message).to_owned()
+        lines().rfind(raised).unwrap_or(message).to_owned()
     } else {
         lines().collect::<Vec<_>>().join(" ")
     };

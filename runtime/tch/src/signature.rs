@@ -21,6 +21,9 @@ pub(crate) struct Known {
     pub(crate) outputs: Vec<Stated>,
 }
 
+/// Type, shape and bytes of an input made up.
+pub(crate) type Zeros = (DType, Vec<usize>, Vec<u8>);
+
 /// An output as it was stated.
 #[derive(Debug, Clone)]
 pub(crate) struct Stated {
@@ -104,7 +107,7 @@ impl Known {
     }
 
     /// Zeros for every input, `length` along variable axes; `None` when that is too much.
-    pub(crate) fn zeros(&self, length: usize) -> Option<Vec<(DType, Vec<usize>, Vec<u8>)>> {
+    pub(crate) fn zeros(&self, length: usize) -> Option<Vec<Zeros>> {
         let zeros = |spec: &TensorSpec| {
             let axis = |dim: &Dim| match dim {
                 Dim::Fixed(length) => *length,
