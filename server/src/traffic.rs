@@ -208,7 +208,6 @@ impl Traffic {
 
     /// What a registry calls when a pointer moved that others decide about. It waits until no request can go to the new
     /// version by itself; false: the move is not taken care of.
-    #[must_use]
     pub fn alias_hook(&self) -> impl Fn(&AliasMoved, &Arc<Registry>) -> bool + Send + Sync + 'static {
         let changes = self.changes.clone();
         move |moved, registry| {

@@ -55,12 +55,7 @@ impl Trust {
         if rule.mode == TrustMode::Off {
             return Ok(());
         }
-        let expected = sign::subject(model, version);
-        let result = sign::verify(dir, &rule.keys).and_then(|signed| match signed == expected {
-            true => Ok(()),
-            false => Err(format!("expected a signature of '{expected}', got one of '{signed}'")),
-        });
-        match (rule.mode, result) {
+        match (rule.mode, verify(rule, dir, model, version)) {
             (_, Ok(())) => Ok(()),
             (TrustMode::Require, Err(why)) => Err(format!("the signature: {why}; it is refused")),
             (_, Err(why)) => {
@@ -70,11 +65,26 @@ impl Trust {
         }
     }
 
+    /// Whether somebody who is trusted signed the files below `dir` as this version; without a rule nobody is.
+    #[must_use]
+    pub fn is_signed(&self, dir: &Path, model: &ModelName, version: &Version) -> bool {
+        let rule = self.rules.iter().find(|rule| fits(&rule.models, model.as_str()));
+        rule.is_some_and(|rule| verify(rule, dir, model, version).is_ok())
+    }
+
     /// Whether any package is looked at.
     #[must_use]
     pub fn is_asked_of(&self, model: &ModelName) -> bool {
         let rule = self.rules.iter().find(|rule| fits(&rule.models, model.as_str()));
         rule.is_some_and(|rule| rule.mode != TrustMode::Off)
+    }
+}
+
+fn verify(rule: &TrustRule, dir: &Path, model: &ModelName, version: &Version) -> Result<(), String> {
+    let (expected, signed) = (sign::subject(model, version), sign::verify(dir, &rule.keys)?);
+    match signed == expected {
+        true => Ok(()),
+        false => Err(format!("expected a signature of '{expected}', got one of '{signed}'")),
     }
 }
 
@@ -98,6 +108,13 @@ mod tests {
             Trust::new(rules).check(dir.path(), &model, &version)
         };
         use TrustMode::{Off, Require, Warn};
+        let signed = |rules: Vec<TrustRule>, version: &str| {
+            let (model, version) = (ModelName::new("iris").unwrap(), Version::new(version).unwrap());
+            Trust::new(rules).is_signed(dir.path(), &model, &version)
+        };
+        assert!(
+            signed(vec![rule("*", Warn)], "3") && !signed(vec![rule("*", Warn)], "9") && !signed(vec![], "3")
+        );
         assert!(check(vec![], "iris", "9").is_ok());
         assert!(check(vec![rule("i*", Require)], "iris", "3").is_ok());
         let message = check(vec![rule("i*", Require)], "iris", "9").unwrap_err();

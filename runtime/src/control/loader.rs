@@ -186,8 +186,8 @@ fn vouched_for(spec: &LoadSpec) -> Result<(), String> {
     let (file, _) = spec.model_file()?;
     Err(format!(
         "{file} is a program and could do more than compute, so it is loaded only from somebody who is trusted. If you \
-         trust this one, say allow_torchscript = true in the model's model.toml; or start the server with \
-         --set repository.allow_torchscript=true to trust the whole repository"
+         trust this one, say allow_torchscript = true in the model's model.toml, or name the key that the version is signed with in a \
+         [[trust]] rule; or start the server with --set repository.allow_torchscript=true to trust the whole repository"
     ))
 }
 

@@ -354,8 +354,11 @@ impl Sync {
             from.origin.clone().unwrap_or_else(|| Arc::from(from.location.path.display().to_string()));
         let (version, settings) = (from.version.clone(), Arc::clone(settings));
         let event_loops = self.parts.options.event_loops;
-        // a package signed by a key that is trusted would count here too
-        let may_run_code = settings.allow_torchscript || self.parts.options.allow_torchscript;
+        let options = &self.parts.options;
+        // a program that somebody trusted has signed may run too
+        let may_run_code = settings.allow_torchscript
+            || options.allow_torchscript
+            || (backend.runs_code() && options.trust.is_signed(artifact.dir(), model, &from.version));
         Some(LoadSpec {
             version,
             artifact,
