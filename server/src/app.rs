@@ -3,7 +3,7 @@
 
 mod listeners;
 
-use std::{fmt, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{fmt, net::SocketAddr, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
 
 pub use self::listeners::{Addresses, Listeners};
 
@@ -168,7 +168,7 @@ fn start_rest(
         event_loops: config.runtime.io_threads,
         nice: config.runtime.loader_nice,
         trust: sources::trust(&config.registry).map_err(anyhow::Error::msg)?,
-        registry: follow_options(&config.registry)?,
+        registry: follow_options(&config.registry, &config.state_dir)?,
     };
     // routes and labels hold before the first version can answer
     let (traffic, traffic_thread) =
@@ -225,11 +225,12 @@ fn start_rest(
 }
 
 /// The registries to follow. Without any, and without leave to add some, there is nothing to start.
-fn follow_options(config: &RegistryConfig) -> anyhow::Result<Option<FollowOptions>> {
+fn follow_options(config: &RegistryConfig, state_dir: &Path) -> anyhow::Result<Option<FollowOptions>> {
     if config.sources.is_empty() && config.allow.is_empty() {
         return Ok(None);
     }
-    let sources = config.sources.iter().map(sources::spec).collect::<Result<Vec<_>, String>>();
+    let added = sources::added::load(state_dir, config);
+    let sources = config.sources.iter().chain(&added).map(sources::spec).collect::<Result<Vec<_>, String>>();
     Ok(Some(FollowOptions {
         sources: sources.map_err(anyhow::Error::msg)?,
         limits: config.limits.clone(),
