@@ -156,20 +156,7 @@ fn start_rest(
     control: Control,
     recorder: &'static metrics_exporter_prometheus::PrometheusHandle,
 ) -> anyhow::Result<Rest> {
-    let repository = &config.repository;
-    let options = RepositoryOptions {
-        paths: repository.paths.clone(),
-        state_dir: config.state_dir.clone(),
-        mode: repository.mode,
-        load_models: repository.load_models.clone(),
-        scan: repository.scan,
-        settle: repository.settle,
-        ingest: repository.ingest,
-        event_loops: config.runtime.io_threads,
-        nice: config.runtime.loader_nice,
-        trust: sources::trust(&config.registry).map_err(anyhow::Error::msg)?,
-        registry: follow_options(&config.registry, &config.state_dir)?,
-    };
+    let options = repository_options(config)?;
     // routes and labels hold before the first version can answer
     let (traffic, traffic_thread) =
         Traffic::start(&config.state_dir, control.clone()).map_err(anyhow::Error::msg)?;
@@ -222,6 +209,24 @@ fn start_rest(
             Err(error)
         }
     }
+}
+
+/// Where models come from, and how they are looked at.
+fn repository_options(config: &Config) -> anyhow::Result<RepositoryOptions> {
+    let repository = &config.repository;
+    Ok(RepositoryOptions {
+        paths: repository.paths.clone(),
+        state_dir: config.state_dir.clone(),
+        mode: repository.mode,
+        load_models: repository.load_models.clone(),
+        scan: repository.scan,
+        settle: repository.settle,
+        ingest: repository.ingest,
+        event_loops: config.runtime.io_threads,
+        nice: config.runtime.loader_nice,
+        trust: sources::trust(&config.registry).map_err(anyhow::Error::msg)?,
+        registry: follow_options(&config.registry, &config.state_dir)?,
+    })
 }
 
 /// The registries to follow. Without any, and without leave to add some, there is nothing to start.

@@ -26,7 +26,7 @@ const VERSIONS: usize = 3;
 /// How often an idle source is looked at here.
 const POLL_S: u64 = 2;
 /// Time that idle costs are measured for.
-const IDLE: Duration = Duration::from_secs(6);
+const IDLE: Duration = Duration::from_secs(4);
 
 /// Processor time of a process, in seconds.
 fn processor_s(pid: u32) -> f64 {
@@ -126,7 +126,7 @@ fn a_thousand_models_are_followed_at_little_cost() {
     });
     assert!(done, "{} of {wanted} versions", process.count());
     let cold = (store.requests(), process.processor_s(), clock::now() - started);
-    pass(Duration::from_secs(2));
+    pass(Duration::from_secs(1));
     let before = (store.requests(), process.processor_s());
     pass(IDLE);
     let idle = (store.requests() - before.0, process.processor_s() - before.1);

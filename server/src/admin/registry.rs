@@ -47,7 +47,7 @@ pub(super) async fn add(call: Call) -> Answer {
     let config = &call.context.config;
     let source = added::check(&wanted, &config.registry)?;
     let spec = sources::spec(&source).map_err(Refusal::invalid)?;
-    let name = source.name.clone();
+    let name = source.name;
     let registry = registry(&call)?;
     registry.add(spec).map_err(|error| Refusal::new(Kind::Conflict, error.to_string()))?;
     if let Err(why) = added::keep(&config.state_dir, &name, Some(wanted)) {
