@@ -3,7 +3,7 @@
 
 mod listeners;
 
-use std::{fmt, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{fmt, net::SocketAddr, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
 
 pub use self::listeners::{Addresses, Listeners};
 
@@ -159,21 +159,7 @@ fn start_rest(
     // routes and labels hold before the first version can answer
     let (traffic, traffic_thread) =
         Traffic::start(&config.state_dir, control.clone()).map_err(anyhow::Error::msg)?;
-    let repository = &config.repository;
-    let options = RepositoryOptions {
-        paths: repository.paths.clone(),
-        state_dir: config.state_dir.clone(),
-        mode: repository.mode,
-        load_models: repository.load_models.clone(),
-        scan: repository.scan,
-        settle: repository.settle,
-        ingest: repository.ingest,
-        event_loops: config.runtime.io_threads,
-        allow_torchscript: repository.allow_torchscript,
-        nice: config.runtime.loader_nice,
-        trust: sources::trust(&config.registry).map_err(anyhow::Error::msg)?,
-        registry: follow_options(&config.registry, Arc::new(traffic.alias_hook()))?,
-    };
+    let options = repository_options(config, Arc::new(traffic.alias_hook()))?;
     let (repository, mut threads) =
         Repository::start(options, backends.all.clone(), control.clone()).map_err(anyhow::Error::msg)?;
     if let Some(registry) = repository.registry() {
@@ -228,15 +214,36 @@ fn start_rest(
     }
 }
 
+/// Where models come from, and how they are looked at.
+fn repository_options(config: &Config, on_alias_moved: AliasHook) -> anyhow::Result<RepositoryOptions> {
+    let repository = &config.repository;
+    Ok(RepositoryOptions {
+        paths: repository.paths.clone(),
+        state_dir: config.state_dir.clone(),
+        mode: repository.mode,
+        load_models: repository.load_models.clone(),
+        scan: repository.scan,
+        settle: repository.settle,
+        ingest: repository.ingest,
+        event_loops: config.runtime.io_threads,
+        allow_torchscript: repository.allow_torchscript,
+        nice: config.runtime.loader_nice,
+        trust: sources::trust(&config.registry).map_err(anyhow::Error::msg)?,
+        registry: follow_options(&config.registry, &config.state_dir, on_alias_moved)?,
+    })
+}
+
 /// The registries to follow. Without any, and without leave to add some, there is nothing to start.
 fn follow_options(
     config: &RegistryConfig,
+    state_dir: &Path,
     on_alias_moved: AliasHook,
 ) -> anyhow::Result<Option<FollowOptions>> {
     if config.sources.is_empty() && config.allow.is_empty() {
         return Ok(None);
     }
-    let sources = config.sources.iter().map(sources::spec).collect::<Result<Vec<_>, String>>();
+    let added = sources::added::load(state_dir, config);
+    let sources = config.sources.iter().chain(&added).map(sources::spec).collect::<Result<Vec<_>, String>>();
     Ok(Some(FollowOptions {
         sources: sources.map_err(anyhow::Error::msg)?,
         limits: config.limits.clone(),

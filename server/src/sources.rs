@@ -1,6 +1,8 @@
 //! Turns configured sources into ones that can be followed: finds secrets, keys and what the environment says of
 //! object stores and hubs. Must not know how a registry is followed.
 
+pub mod added;
+
 use std::{
     fs,
     path::{Path, PathBuf},

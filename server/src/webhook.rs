@@ -121,7 +121,8 @@ impl Webhook {
         let secret = self.secret.read().map_err(|why| Refusal::new(Kind::Unavailable, why))?;
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         check(stamp, &body, secret.as_bytes(), now_s)?;
-        if !self.first(stamp.delivery) {
+        let first = self.seen.lock().unwrap_or_else(PoisonError::into_inner).first(stamp.delivery);
+        if !first {
             return Err(Refusal::new(Kind::Conflict, "this delivery was taken already"));
         }
         let delivery: Delivery = serde_json::from_slice(&body)
@@ -134,18 +135,19 @@ impl Webhook {
         tracing::debug!(entity = %delivery.entity, model, sources = looked, "a webhook");
         Ok(())
     }
+}
 
+impl Seen {
     /// Whether a delivery comes for the first time, as far as is remembered.
-    fn first(&self, delivery: &str) -> bool {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if !seen.names.insert(delivery.to_owned()) {
+    fn first(&mut self, delivery: &str) -> bool {
+        if !self.names.insert(delivery.to_owned()) {
             return false;
         }
-        seen.order.push_back(delivery.to_owned());
-        if seen.order.len() > DELIVERIES_MAX
-            && let Some(oldest) = seen.order.pop_front()
+        self.order.push_back(delivery.to_owned());
+        if self.order.len() > DELIVERIES_MAX
+            && let Some(oldest) = self.order.pop_front()
         {
-            seen.names.remove(&oldest);
+            self.names.remove(&oldest);
         }
         true
     }
@@ -224,6 +226,18 @@ mod tests {
             denied(Stamp { signature: "v1,", ..STAMP }, BODY, "s3cr3t", 1_795_301_132),
             unauthenticated
         );
+    }
+
+    #[test]
+    fn a_delivery_counts_once_and_few_are_remembered() {
+        let mut seen = Seen::default();
+        assert!(seen.first("a"));
+        assert!(!seen.first("a"));
+        for number in 0..DELIVERIES_MAX {
+            assert!(seen.first(&number.to_string()));
+        }
+        assert_eq!((seen.order.len(), seen.names.len()), (DELIVERIES_MAX, DELIVERIES_MAX));
+        assert!(seen.first("a"));
     }
 
     #[test]

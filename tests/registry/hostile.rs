@@ -14,7 +14,8 @@ use crate::support::{
     answers::{Answers, Reply},
     folder::model_bytes,
     registries::{faults, follow, ready, source, state, until},
-    server::Server,
+    s3::{BUCKET, KEY, S3, SECRET},
+    server::{Server, command},
     wait,
 };
 
@@ -138,4 +139,76 @@ fn a_registry_in_trouble_is_left_alone_and_what_serves_goes_on() {
     assert!(!still, "it was asked again");
     assert_eq!(state(&server, "m")["aspired"][0]["versions"], json!(["1"]));
     assert_eq!(crate::support::call::add(server.http(), "m"), Ok(2.0));
+}
+
+#[test]
+fn a_download_goes_on_where_it_broke_off() {
+    let model = model_bytes("add_one");
+    let half = model.len() / 2;
+    let files = format!(
+        r#"{{"files": [{{"path": "MLmodel", "file_size": 36}}, {{"path": "model.onnx", "file_size": {}}}]}}"#,
+        model.len()
+    );
+    let answers = Answers::start(move |head| {
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        let range = head
+            .lines()
+            .find_map(|line| line.to_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
+        let start = range.and_then(|range| range.trim_end_matches('-').parse::<usize>().ok());
+        match (path, start) {
+            _ if path.contains("registered-models/alias") => Reply::new("200 OK", VERSION),
+            _ if path.contains("get-download-uri") => {
+                Reply::new("200 OK", r#"{"artifact_uri": "mlflow-artifacts:/1/a"}"#)
+            }
+            _ if path.contains("artifacts?path=") => Reply::new("200 OK", files.clone()),
+            _ if path.ends_with("/MLmodel") => Reply::new("200 OK", "flavors:\n  onnx: {data: model.onnx}\n"),
+            (_, None) => Reply::new("200 OK", &model[..half]).with("etag: \"x\"").broken_off(),
+            (_, Some(start)) => Reply::new("206 Partial Content", &model[start..])
+                .with("etag: \"x\"")
+                .with(&format!("content-range: bytes {start}-{}/{}", model.len() - 1, model.len())),
+        }
+    });
+    let server = follow(vec![source("m", &format!("mlflow+{}/m@live", answers.base()))], |_| {});
+    ready(&server, "m", "1");
+    let asked = answers.asked();
+    let models: Vec<&String> = asked.iter().filter(|head| head.contains("/model.onnx ")).collect();
+    assert_eq!(models.len(), 2, "{models:?}");
+    let second = models[1].to_lowercase();
+    assert!(
+        second.contains(&format!("range: bytes={half}-")) && second.contains("if-range: \"x\""),
+        "{second}"
+    );
+}
+
+#[test]
+fn artifacts_may_be_in_a_folder_that_the_operator_names() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let logged = folder.path().join("1/model");
+    fs::create_dir_all(&logged).expect("a folder");
+    fs::write(logged.join("MLmodel"), "flavors:\n  onnx: {data: model.onnx}\n").expect("a file");
+    fs::write(logged.join("model.onnx"), model_bytes("add_two")).expect("a file");
+    let answers = tracking(&format!("file://{}", logged.display()), "[]");
+    let mut m = source("m", &format!("mlflow+{}/m@live", answers.base()));
+    m.artifacts_dir = Some(folder.path().to_owned());
+    let server = follow(vec![m], |_| {});
+    ready(&server, "m", "1");
+    assert_eq!(crate::support::call::add(server.http(), "m"), Ok(3.0));
+}
+
+#[test]
+fn artifacts_may_be_in_an_object_store() {
+    let store = S3::start();
+    let logged = store.path("logged/1");
+    fs::create_dir_all(&logged).expect("a folder");
+    fs::write(logged.join("MLmodel"), "flavors:\n  onnx: {data: model.onnx}\n").expect("a file");
+    fs::write(logged.join("model.onnx"), model_bytes("add_two")).expect("a file");
+    let answers = tracking(&format!("s3://{BUCKET}/logged/1"), "[]");
+    let into = tempfile::tempdir().expect("a folder");
+    let mut command = command();
+    command.arg("pull").arg(format!("mlflow+{}/m@live", answers.base())).arg(into.path());
+    command.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", SECRET);
+    command.env("AWS_ENDPOINT_URL", store.endpoint()).env("AWS_REGION", "us-east-1");
+    let output = command.output().expect("the command runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(fs::read(into.path().join("m/1/model.onnx")).expect("it is here"), model_bytes("add_two"));
 }

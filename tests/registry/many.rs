@@ -25,8 +25,8 @@ use crate::support::{
 const VERSIONS: usize = 3;
 /// How often an idle source is looked at here.
 const POLL_S: u64 = 2;
-/// Time that idle costs are measured for.
-const IDLE: Duration = Duration::from_secs(6);
+/// Nothing is loaded unless it is asked for.
+const UNASKED: [&str; 4] = ["--model-control", "explicit", "--load-model", "nothing"];
 
 /// Processor time of a process, in seconds.
 fn processor_s(pid: u32) -> f64 {
@@ -52,7 +52,7 @@ impl Idle {
     fn start(state: &Path, arguments: &[&str]) -> Self {
         let port = free_port();
         let mut command = command();
-        command.args(["--model-control", "explicit", "--load-model", "nothing", "--set", "log.level=off"]);
+        command.args(["--set", "log.level=off"]);
         command.args([
             "--http",
             &format!("127.0.0.1:{port}"),
@@ -87,6 +87,8 @@ impl Drop for Idle {
 
 #[test]
 fn a_thousand_models_are_followed_at_little_cost() {
+    // time that idle costs are measured for
+    let idle_time = Duration::from_secs(scaled(4, 20));
     let models = usize::try_from(scaled(20, 1000)).expect("a count");
     let wanted = models * VERSIONS;
     let mut store = S3::start();
@@ -118,7 +120,7 @@ fn a_thousand_models_are_followed_at_little_cost() {
     fs::write(&config, text).expect("a file");
     let config = config.display().to_string();
     let started = clock::now();
-    let process = Idle::start(&work.path().join("state"), &["--config", &config]);
+    let process = Idle::start(&work.path().join("state"), &[&["--config", &config], &UNASKED[..]].concat());
     let bound = Duration::from_secs(900);
     let done = wait::holds_within(bound, || {
         pass(Duration::from_millis(100));
@@ -126,39 +128,44 @@ fn a_thousand_models_are_followed_at_little_cost() {
     });
     assert!(done, "{} of {wanted} versions", process.count());
     let cold = (store.requests(), process.processor_s(), clock::now() - started);
-    pass(Duration::from_secs(2));
+    pass(Duration::from_secs(1));
     let before = (store.requests(), process.processor_s());
-    pass(IDLE);
+    pass(idle_time);
     let idle = (store.requests() - before.0, process.processor_s() - before.1);
-    let looks = IDLE.as_secs() / POLL_S;
+    // the cold start looks once, and takes a list and a file for each version
+    let lists = cold.0.saturating_sub(2 * wanted as u64).max(1);
+    let looks = (idle.0 as f64 / lists as f64).max(1.0);
     println!(
         "{models} models of {VERSIONS} versions, object store: cold {} requests, {:.2} s of one core, {:.2} s; idle, a look: \
-         {:.1} requests, {:.4} s of one core",
+         {} requests, {:.4} s of one core",
         cold.0,
         cold.1,
         cold.2.as_secs_f64(),
-        idle.0 as f64 / looks as f64,
-        idle.1 / looks as f64,
+        lists,
+        idle.1 / looks,
     );
-    // a list and a file for each version, and some lists
-    let lists = wanted * 2 / 1000 + 1;
-    assert!(cold.0 as usize <= wanted * 2 + lists * 40, "{} requests", cold.0);
-    assert!(idle.0 as usize <= lists * (looks as usize + 2), "{} requests", idle.0);
+    // a page lists a thousand objects; on a slow machine there was a second look already
+    assert!(lists as usize <= 3 * (wanted * 2 / 1000 + 1), "{lists} lists");
+    assert!(idle.0 <= lists * (idle_time.as_secs() / POLL_S + 2), "{} requests", idle.0);
     drop(process);
 
+    // a watched folder whose settings choose none of its versions
+    for model in 0..models {
+        fs::write(store.path(&format!("many/m{model:04}/model.toml")), "versions = [\"none\"]\n")
+            .expect("a file");
+    }
     let folder = store.path("many").display().to_string();
     let started = clock::now();
     let process = Idle::start(&work.path().join("folder"), &[&folder]);
     let done = wait::holds_within(bound, || {
         pass(Duration::from_millis(100));
-        // the versions that the policy chooses
         process.count() == models
     });
     assert!(done, "{} of {models}", process.count());
     let cold = (process.processor_s(), clock::now() - started);
     let before = process.processor_s();
-    pass(IDLE);
-    let looks = IDLE.as_secs_f64() / Config::new("/".into()).repository.scan.as_secs_f64();
+    pass(idle_time);
+    let looks = idle_time.as_secs_f64() / Config::new("/".into()).repository.scan.as_secs_f64();
     println!(
         "{models} models of {VERSIONS} versions, folder: cold {:.2} s of one core, {:.2} s; idle, a look: {:.4} s of one core",
         cold.0,

@@ -7,6 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use gannet_registry::OnAliasMove;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -149,8 +150,11 @@ fn both_shapes_are_served_and_a_tag_that_moves_swaps() {
         "v1",
         &archive(&[("models/../../../evil", b"x"), ("models/model.onnx", b"x")]),
     );
+    let mut rolled = source("rolled", &format!("oci://{host}/models/ours:live"));
+    rolled.on_alias_move = OnAliasMove::Rollout;
     let server = follow(
         vec![
+            rolled,
             source("ours", &format!("oci://{host}/models/ours:live")),
             source("theirs", &format!("oci://{host}/models/theirs:v1")),
             source("car", &format!("oci://{host}/cars/one:v1")),
@@ -158,7 +162,7 @@ fn both_shapes_are_served_and_a_tag_that_moves_swaps() {
         ],
         |_| {},
     );
-    for (model, value) in [("ours", 2.0), ("theirs", 3.0), ("car", 2.0)] {
+    for (model, value) in [("ours", 2.0), ("rolled", 2.0), ("theirs", 3.0), ("car", 2.0)] {
         wait::until(&format!("{model} answers"), || call::add(server.http(), model) == Ok(value));
     }
     let evil = until(&server, "evil", "it is refused", |state| !faults(state).is_empty());
@@ -170,4 +174,21 @@ fn both_shapes_are_served_and_a_tag_that_moves_swaps() {
     let versions = state(&server, "ours")["aspired"][0]["versions"].clone();
     let version = versions[0].as_str().expect("a version").to_owned();
     ready(&server, "ours", &version);
+
+    // nobody rolls it out, so it is swapped too; and back, which the tag does not undo
+    wait::until("the new content answers", || call::add(server.http(), "rolled") == Ok(3.0));
+    let before = until(&server, "rolled", "the old content is kept", |state| {
+        state["aspired"][0]["kept"][0].is_string()
+    });
+    let old = before["aspired"][0]["kept"][0].as_str().expect("a version").to_owned();
+    let registry = server.app().state().repository.registry().expect("it follows").clone();
+    registry.settle(&"rolled".parse().expect("a name"), &old.parse().expect("a version"), "worse on purpose");
+    wait::until("the old content answers", || call::add(server.http(), "rolled") == Ok(2.0));
+    let looks = |state: &serde_json::Value| state["requests"].as_u64().unwrap_or(0);
+    let seen = looks(&state(&server, "rolled"));
+    let after = until(&server, "rolled", "it is looked at again", |state| looks(state) > seen + 1);
+    assert_eq!(after["aspired"][0]["versions"], json!([old]), "{after}");
+    assert_eq!(after["aspired"][0]["points_to"], json!(version), "{after}");
+    assert_eq!(after["aspired"][0]["rolled_back"], json!({ version: "worse on purpose" }), "{after}");
+    assert_eq!(call::add(server.http(), "rolled"), Ok(2.0));
 }

@@ -144,6 +144,13 @@ fn sources_come_and_go_while_the_server_runs() {
         config.registry.allow = vec![format!("s3://{BUCKET}/*"), store.endpoint()];
     });
     ready(&server, "first", "1");
+    let admin = format!("http://{}", server.admin());
+    let status =
+        command().args(["registry", "status", "--admin", &admin]).output().expect("the command runs");
+    let said = String::from_utf8_lossy(&status.stdout).into_owned();
+    for part in ["first", "healthy", &format!("s3://{BUCKET}/first"), "first 1"] {
+        assert!(status.status.success() && said.contains(part), "{part}: {said}");
+    }
     let add = |body: &serde_json::Value| call::post(server.admin(), "/admin/v1/registry/sources", body);
     let mut second = json!({ "name": "second", "uri": format!("s3://{BUCKET}/second"), "poll_s": 1,
                              "endpoint": store.endpoint(), "credentials": login.to_string() });

@@ -61,7 +61,6 @@ enum Command {
     Add(Box<SourceSpec>),
     Remove(String),
     Tell(Tell),
-    Stop,
 }
 
 /// The thread, seen by others.
@@ -70,6 +69,8 @@ pub struct Registry {
     shared: Arc<Shared>,
     dir: PathBuf,
     commands: mpsc::Sender<Command>,
+    /// Told even when there is no room for another command.
+    stop: Arc<Notify>,
     /// By source: how to ask for a look, and what registered model of which server it follows.
     nudges: Mutex<HashMap<String, (Arc<Notify>, SourceUri)>>,
     dropped: AtomicU64,
@@ -95,15 +96,17 @@ impl Registry {
             .max_blocking_threads(4)
             .build()
             .map_err(fault)?;
+        let stop = Arc::new(Notify::new());
         let registry = Arc::new(Self {
             shared: Arc::clone(&shared),
             dir: dir.clone(),
             commands,
+            stop: Arc::clone(&stop),
             nudges: Mutex::default(),
             dropped: AtomicU64::new(0),
         });
         let thread =
-            Thread { shared, dir, writer: Writer::new(&server), registry: Arc::downgrade(&registry) };
+            Thread { shared, dir, writer: Writer::new(&server), registry: Arc::downgrade(&registry), stop };
         let run = move || {
             on_thread();
             // one thread: nothing of a follower needs to cross to another
@@ -250,7 +253,7 @@ impl Registry {
 
     /// Ends the thread; what is under way is given up and goes on at the next start.
     pub fn stop(&self) {
-        let _ = self.commands.try_send(Command::Stop);
+        self.stop.notify_one();
     }
 
     fn nudges(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Arc<Notify>, SourceUri)>> {
@@ -264,6 +267,7 @@ struct Thread {
     dir: PathBuf,
     writer: Writer,
     registry: std::sync::Weak<Registry>,
+    stop: Arc<Notify>,
 }
 
 impl Thread {
@@ -271,9 +275,14 @@ impl Thread {
         let mut followers = JoinSet::new();
         let mut running = HashMap::new();
         let writing = self.writer.start();
-        while let Some(command) = commands.recv().await {
+        loop {
+            let command = tokio::select! {
+                biased;
+                () = self.stop.notified() => break,
+                command = commands.recv() => command,
+            };
+            let Some(command) = command else { break };
             match command {
-                Command::Stop => break,
                 Command::Tell(tell) => self.writer.tell(tell),
                 Command::Remove(name) => {
                     self.writer.forget(&name);

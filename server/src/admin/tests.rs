@@ -155,6 +155,7 @@ fn answers_are_as_described_and_every_route_answers() {
     let server = start("admin-explicit", |config| {
         config.repository.mode = ControlMode::Explicit;
         config.repository.load_models = vec!["iris".into(), "digits".into()];
+        config.registry.allow = vec!["hf://org/*".into(), "http://127.0.0.1:1".into()];
     });
     let version = "/admin/v1/models/{model}/versions/{version}";
     let label = "/admin/v1/models/{model}/labels/{label}";
@@ -171,6 +172,15 @@ fn answers_are_as_described_and_every_route_answers() {
     let other = server.good("GET", "/admin/v1/models/{model}", &["diabetes"], "");
     assert_eq!((&other["wanted"], &other["versions"][0]["reason"]), (&json!(false), &json!("unloaded")));
 
+    let sources = "/admin/v1/registry/sources";
+    let unreachable = r#"{"name":"x","uri":"hf://org/x","endpoint":"http://127.0.0.1:1"}"#;
+    assert_eq!(server.good("POST", sources, &[], unreachable)[0]["kind"], json!("hf"));
+    server.bad("POST", sources, unreachable, 409, "already");
+    server.bad("POST", sources, r#"{"name":"y","uri":"hf://other/y"}"#, 403, "registry.allow");
+    assert_eq!(server.good("GET", "/admin/v1/registry", &[], "")[0]["uri"], json!("hf://org/x"));
+    assert_eq!(server.good("POST", "/admin/v1/registry/look", &[], ""), json!({ "sources": 1 }));
+    assert_eq!(server.good("DELETE", "/admin/v1/registry/sources/{source}", &["x"], ""), json!([]));
+    server.bad("DELETE", "/admin/v1/registry/sources/x", "", 404, "no source");
     let labels = server.good("PUT", label, &["iris", "stable"], r#"{"version":"1"}"#);
     assert_eq!(labels["labels"], json!({ "stable": "1" }));
     let labelled = server.good("GET", version, &["iris", "stable"], "");

@@ -212,6 +212,13 @@ fn check_together(config: &Config, faults: &mut Vec<Fault>) {
             "name the secret that MLflow signs its webhooks with, such as webhook.secret = \"env:NAME\"";
         fault("webhook.listen", "no listener without a webhook.secret", "a listener", advice);
     }
+    if config.webhook.listen.is_some()
+        && config.registry.sources.is_empty()
+        && config.registry.allow.is_empty()
+    {
+        let advice = "name a [[models.source]], or leave webhook.listen out";
+        fault("webhook.listen", "no listener without a registry to look at", "a listener", advice);
+    }
     let has_sources = !config.registry.sources.is_empty() || !config.registry.allow.is_empty();
     if !explicit && config.repository.paths.is_empty() && !has_sources {
         fault("repository.paths", "at least one path", "none", "name a folder of models");
