@@ -28,7 +28,6 @@ use gannet_registry::{
 use gannet_runtime::{
     backend::Backend,
     control::{lifecycle::State as VersionState, manager::Control},
-    table::VersionEntry,
 };
 use tokio::sync::oneshot;
 
@@ -287,8 +286,10 @@ impl Repository {
             inventory.models.iter().filter(|(_, known)| known.wanted && !known.versions.is_empty());
         wanted.all(|(name, known)| match table.model(name.as_str()) {
             Some(entry) => {
-                let refused = |v: &VersionEntry| v.status.state == VersionState::Unavailable;
-                entry.latest().is_some() || entry.versions.iter().all(refused)
+                // one that waits for a loader is unavailable too, but was not refused
+                let refused =
+                    |version| entry.version_entry(version).is_some_and(|found| found.status.refused);
+                entry.latest().is_some() || known.artifacts.keys().all(refused)
             }
             // what could not even be copied or given an engine will not come by itself
             None => !known.problems.is_empty(),

@@ -76,7 +76,7 @@ fn all_faults_are_reported_with_their_lines() {
     let lines: Vec<String> = error.to_string().lines().map(str::to_owned).collect();
     let expected = [
         "model.toml:1: max_batch_size: expected an integer from 0 to 1048576, got -1",
-        "model.toml:2: bakend: expected one of the keys backend, max_batch_size, versions, batching, priority, \
+        "model.toml:2: bakend: expected one of the keys backend, max_batch_size, versions, allow_torchscript, batching, priority, \
          limits, instances, warm_up, labels, padding, inputs, outputs, got the unknown key 'bakend'",
         "model.toml:3: versions: expected \"latest:2\", \"all\" or a list such as [\"1\", \"3\"], got \"newest\"",
         "model.toml:5: instances.count: expected an integer from 1 to 256, got \"two\"",

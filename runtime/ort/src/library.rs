@@ -144,6 +144,16 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_library_that_the_operator_named_is_used_or_refused_with_the_reason() {
+        // the first library that a process loads stays: a process of its own has none yet
+        const ALONE: &str = "GANNET_TEST_ALONE";
+        if std::env::var_os(ALONE).is_none() {
+            let name = "library::tests::a_library_that_the_operator_named_is_used_or_refused_with_the_reason";
+            let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+            let output = alone.args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success() && text.contains("1 passed"), "{text}");
+            return;
+        }
         let folder = tempfile::tempdir().unwrap();
         let written = |name: &str, bytes: &[u8]| {
             let path = folder.path().join(name);
