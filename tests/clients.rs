@@ -1,20 +1,13 @@
 //! Clients that other people wrote, run against this server: the Python scripts under `tests/peers`, in environments
 //! installed from their locks. Must not know what the scripts check.
 
-pub(crate) mod environment;
+use std::{process::Command, time::Duration};
 
-use std::{
-    path::Path,
-    process::{Command, Stdio},
-    time::Duration,
-};
-
-use self::environment::Environment;
 use crate::support::{
+    environment::{Environment, bounded},
     proof::scaled,
     repository::Repository,
     server::{Server, root, zoo},
-    wait,
 };
 
 /// The longest that a script may take: all rows one by one, in a debug build.
@@ -67,30 +60,4 @@ fn run(environment: Environment, server: &Server, script: &str, arguments: &[&st
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     let (passed, output) = bounded(command, SCRIPT_BOUND);
     assert!(passed && output.contains(", 0 failed"), "{script}:\n{output}");
-}
-
-/// Runs a command; whether it ended well within the bound, and what it printed.
-pub(crate) fn bounded(mut command: Command, bound: Duration) -> (bool, String) {
-    let printed = tempfile::NamedTempFile::new().expect("a file for the output");
-    let file = |path: &Path| std::fs::OpenOptions::new().append(true).open(path).expect("it was made");
-    command.stdin(Stdio::null()).stdout(file(printed.path())).stderr(file(printed.path()));
-    let program = command.get_program().to_string_lossy().into_owned();
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(error) => return (false, format!("{program} cannot be started: {error}")),
-    };
-    let mut status = None;
-    let ended = wait::holds_within(bound, || {
-        status = child.try_wait().expect("a child of this process");
-        status.is_some()
-    });
-    if !ended {
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-    let mut output = String::from_utf8_lossy(&std::fs::read(printed.path()).unwrap_or_default()).into_owned();
-    if !ended {
-        output.push_str(&format!("\n{program} was still running after {} s", bound.as_secs()));
-    }
-    (status.is_some_and(|status| status.success()), output)
 }

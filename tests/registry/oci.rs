@@ -11,17 +11,15 @@ use gannet_registry::OnAliasMove;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::{
-    clients::environment::Environment,
-    support::{
-        call::{self, Traffic},
-        debian,
-        folder::model_bytes,
-        mlflow::free_port,
-        registries::{faults, follow, ready, source, state, until},
-        server::{command, fixture},
-        wait,
-    },
+use crate::support::{
+    call::{self, Traffic},
+    debian,
+    environment::Environment,
+    folder::model_bytes,
+    mlflow::free_port,
+    registries::{faults, follow, ready, source, state, until},
+    server::{command, fixture},
+    wait,
 };
 
 /// The registry. It ends with the value.

@@ -6,13 +6,11 @@ use std::{fs, path::Path, process::Command};
 use gannet_registry::TrustMode;
 use gannet_server::config::TrustConfig;
 
-use crate::{
-    clients::environment::Environment,
-    support::{
-        call,
-        folder::Folder,
-        server::{Server, command, fixture},
-    },
+use crate::support::{
+    call,
+    environment::Environment,
+    folder::Folder,
+    server::{Server, command, fixture},
 };
 
 /// Runs a command that must end as `good` says; what it printed.

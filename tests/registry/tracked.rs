@@ -6,17 +6,15 @@ use std::{fs, path::Path, process::Command};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::{
-    clients::environment::Environment,
-    support::{
-        answers::{Answers, Reply},
-        call,
-        folder::model_bytes,
-        registries::{faults, follow, source, until},
-        s3::{BUCKET, KEY, S3, SECRET},
-        server::fixture,
-        wait,
-    },
+use crate::support::{
+    answers::{Answers, Reply},
+    call,
+    environment::Environment,
+    folder::model_bytes,
+    registries::{faults, follow, source, until},
+    s3::{BUCKET, KEY, S3, SECRET},
+    server::fixture,
+    wait,
 };
 
 #[track_caller]

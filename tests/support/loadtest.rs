@@ -38,7 +38,8 @@ pub(crate) struct Loaded {
 }
 
 impl Load {
-    /// Rows of a CSV file to model `m`, over HTTP and over gRPC, four requests in flight each.
+    /// Rows of a CSV file to model `m`, over HTTP and over gRPC, 600 requests a second each: other tests run
+    /// beside.
     pub(crate) fn start(http: &str, grpc: &str, data: &Path) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let run = |url: String| {
@@ -48,7 +49,9 @@ impl Load {
                     url: Some(url),
                     model: Some("m".into()),
                     data: vec![data],
-                    in_flight: Some(4),
+                    rate: Some("600".into()),
+                    connections: Some(8),
+                    idle: Some("sleep".into()),
                     duration: Some("500ms".into()),
                     warmup: Some("0s".into()),
                     no_server_stats: true,

@@ -16,12 +16,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     call::{self, Answer},
+    environment::{Environment, bounded, cache},
     server::root,
     wait,
-};
-use crate::clients::{
-    bounded,
-    environment::{Environment, cache},
 };
 
 /// Time for a first start, imports and migrations included, on a busy machine.

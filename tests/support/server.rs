@@ -57,6 +57,8 @@ impl Server {
         config.repository.paths = vec![repository.to_owned()];
         config.repository.scan = Duration::from_millis(20);
         config.repository.settle = Duration::from_millis(40);
+        // loads step back until nobody else wants the core, and other tests want it all the time
+        config.runtime.loader_nice = 0;
         adjust(&mut config);
         let listeners = Listeners::bind(&config).expect("free ports");
         let app = App::start(config, listeners).expect("the server starts");
@@ -106,6 +108,8 @@ impl Process {
         command.args([
             "--set",
             "log.level=error",
+            "--set",
+            "runtime.loader_nice=0",
             "--http",
             "127.0.0.1:0",
             "--grpc",

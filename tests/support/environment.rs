@@ -5,14 +5,13 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
 use sha2::{Digest as _, Sha256};
 
-use super::bounded;
-use crate::support::server::root;
+use super::{server::root, wait};
 
 /// The locks are for this version.
 const PYTHON: &str = "python3.11";
@@ -88,4 +87,30 @@ fn step(command: Command, what: &str) {
     let line = format!("{command:?}");
     let (passed, output) = bounded(command, INSTALL_BOUND);
     assert!(passed, "cannot install {what}; it needs the package index or a mirror of it\n{line}\n{output}");
+}
+
+/// Runs a command; whether it ended well within the bound, and what it printed.
+pub(crate) fn bounded(mut command: Command, bound: Duration) -> (bool, String) {
+    let printed = tempfile::NamedTempFile::new().expect("a file for the output");
+    let file = |path: &Path| std::fs::OpenOptions::new().append(true).open(path).expect("it was made");
+    command.stdin(Stdio::null()).stdout(file(printed.path())).stderr(file(printed.path()));
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return (false, format!("{program} cannot be started: {error}")),
+    };
+    let mut status = None;
+    let ended = wait::holds_within(bound, || {
+        status = child.try_wait().expect("a child of this process");
+        status.is_some()
+    });
+    if !ended {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let mut output = String::from_utf8_lossy(&std::fs::read(printed.path()).unwrap_or_default()).into_owned();
+    if !ended {
+        output.push_str(&format!("\n{program} was still running after {} s", bound.as_secs()));
+    }
+    (status.is_some_and(|status| status.success()), output)
 }
