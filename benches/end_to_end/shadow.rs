@@ -39,6 +39,12 @@ pub(crate) fn shadow(effort: Effort) {
         assert_eq!(report.failed, 0, "{:?}", report.quotes);
         report
     };
+    for version in ["1", "2"] {
+        let path = format!("/v2/models/{}/versions/{version}/ready", net.name());
+        while !rig::is_ok(&server, &path) {
+            std::thread::park_timeout(std::time::Duration::from_millis(20));
+        }
+    }
     route(&server, net, false);
     let most = load(&|flags| Flags { in_flight: Some(64), ..flags }).rate;
     let run = |shadowed: bool| {

@@ -173,7 +173,14 @@ fn both_shapes_are_served_and_a_tag_that_moves_swaps() {
     let version = versions[0].as_str().expect("a version").to_owned();
     ready(&server, "ours", &version);
 
-    // nobody rolls it out, so it is swapped too; and back, which the tag does not undo
+    // it is rolled out, by hand to the end; and back, which the tag does not undo
+    let rollouts = "/admin/v1/models/rolled/rollouts";
+    let newest = || call::get(server.admin(), rollouts).ok()["rollouts"][0].clone();
+    wait::until("the rollout begins", || newest()["state"] == "shadow");
+    assert_eq!(call::add(server.http(), "rolled"), Ok(2.0), "the tag moved, the traffic did not");
+    for _ in 0..6 {
+        call::call(server.admin(), &format!("POST {rollouts}/{}/promote", newest()["id"]), &[], b"").ok();
+    }
     wait::until("the new content answers", || call::add(server.http(), "rolled") == Ok(3.0));
     let before = until(&server, "rolled", "the old content is kept", |state| {
         state["aspired"][0]["kept"][0].is_string()

@@ -227,17 +227,17 @@ impl Registry {
                 Some(refused)
             });
             self.save(&source);
-            if let Some(refused) = marked.flatten() {
-                tracing::warn!(%model, version = %refused, %stays, reason, "rolled back here; the registry's pointer is left alone");
-                let state = "rolled_back".to_owned();
-                let report = VersionReport {
-                    model: model.clone(),
-                    version: refused,
-                    state,
-                    reason: reason.to_owned(),
-                };
-                self.report(vec![report]);
-            }
+            let Some(refused) = marked.flatten() else {
+                // it may have been marked before
+                let (model, version, state) = (model.clone(), stays.clone(), "ready".to_owned());
+                self.report(vec![VersionReport { model, version, state, reason: String::new() }]);
+                continue;
+            };
+            tracing::warn!(%model, version = %refused, %stays, reason, "rolled back here; the registry's pointer is left alone");
+            let state = "rolled_back".to_owned();
+            let report =
+                VersionReport { model: model.clone(), version: refused, state, reason: reason.to_owned() };
+            self.report(vec![report]);
         }
     }
 
