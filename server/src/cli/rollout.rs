@@ -171,7 +171,7 @@ fn watch(server: &ServerArgs, target: &str) -> Done {
             let page = page::page(&rollout);
             // up over what was drawn, and clear what follows
             let up = if drawn > 0 { format!("\x1b[{drawn}A\x1b[J") } else { String::new() };
-            drawn = page.lines().count() + 1;
+            drawn = page.lines().count();
             say(format_args!("{up}{page}"));
         } else if line != said {
             say(&line);
