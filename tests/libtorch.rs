@@ -7,6 +7,8 @@
 mod support;
 
 mod libtorch {
+    pub(crate) mod logged;
+
     pub(crate) mod trust;
 
     pub(crate) mod swap;

@@ -17,4 +17,5 @@ pub(crate) mod registries;
 pub(crate) mod repository;
 pub(crate) mod s3;
 pub(crate) mod server;
+pub(crate) mod torch;
 pub(crate) mod wait;

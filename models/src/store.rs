@@ -1,16 +1,19 @@
 //! The content-addressed store: Gannet's own read-only copy of every version that it serves.
 //!
 //! A version is copied into `staging/<run>/`, hashed on the way, and renamed to `sha256/<digest>/` when whole; a
-//! folder with a digest for its name is therefore complete or damaged, never half copied. Two servers may share
+//! folder with a digest for its name is therefore complete or damaged, never half copied. What came from elsewhere
+//! waits in `unproven/<digest>/` until it was loaded, warmed and answered its golden requests: then `sha256/` has it
+//! too, file by file the same, and the other name goes once nobody reads it. Two servers may share
 //! one store: each has its own staging folder, locked while it lives, and only a sole user collects garbage.
 //!
 //! Must not know which models are wanted, nor how they are run.
+
+mod files;
 
 use std::{
     collections::{HashMap, HashSet, hash_map::RandomState},
     fs::{self, File, Permissions, TryLockError},
     hash::BuildHasher as _,
-    io::Write as _,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::{
@@ -19,12 +22,13 @@ use std::{
     },
 };
 
+use self::files::{copy, link_tree, sync_folder, sync_folders, tree_bytes, unchanged};
 use crate::{
     artifact::Artifact,
     digest::{Digest, FileEntry},
     error::ModelError,
     fault,
-    scan::{IngestLimits, ScannedFile, Stamp, VersionLocation, scan},
+    scan::{IngestLimits, VersionLocation, scan},
 };
 
 /// Files are read by this process alone and written by nobody.
@@ -34,6 +38,8 @@ const FILE_MODE: u32 = 0o444;
 #[derive(Debug)]
 pub struct Store {
     trees: PathBuf,
+    /// What has not proved itself yet.
+    unproven: PathBuf,
     staging: PathBuf,
     /// Taken for moments: while a user comes, and while garbage is collected.
     gate: File,
@@ -43,7 +49,7 @@ pub struct Store {
     _staging_lock: File,
     staging_lock_path: PathBuf,
     staged: AtomicU64,
-    pins: Mutex<HashMap<Digest, Weak<()>>>,
+    pins: Mutex<HashMap<PathBuf, Weak<()>>>,
 }
 
 /// What a collection did.
@@ -61,9 +67,8 @@ impl Store {
     /// # Errors
     /// [`ModelError::Io`] when the folder cannot be made, locked or written.
     pub fn open(dir: &Path) -> Result<Self, ModelError> {
-        let trees = dir.join("sha256");
-        let runs = dir.join("staging");
-        for folder in [&trees, &runs] {
+        let (trees, unproven, runs) = (dir.join("sha256"), dir.join("unproven"), dir.join("staging"));
+        for folder in [&trees, &unproven, &runs] {
             fs::create_dir_all(folder).map_err(ModelError::io(folder, "create the folder"))?;
         }
         let gate = lock_file(&dir.join("gate.lock"))?;
@@ -80,6 +85,7 @@ impl Store {
         drop(_gate);
         Ok(Self {
             trees,
+            unproven,
             staging,
             gate,
             users,
@@ -108,11 +114,12 @@ impl Store {
         }
         unchanged(location, &before, &scan(location, limits)?)?;
         sync_folders(&staged.path)?;
-        self.publish(&staged, entries)
+        self.publish(&staged, entries, &self.trees)
     }
 
     /// Takes a whole version that was put together in `dir`, a folder on the store's own file system that nobody else
-    /// writes to, and gives it back verified. The folder is gone afterwards, whatever comes of it.
+    /// writes to, and gives it back verified, to be loaded and then [proved](Self::prove). The folder is gone
+    /// afterwards, whatever comes of it.
     ///
     /// # Errors
     /// As for [`Store::ingest`].
@@ -145,13 +152,37 @@ impl Store {
         }
         sync_folders(&staged.path)?;
         fault::point("admit-hashed");
-        self.publish(&staged, entries)
+        self.publish(&staged, entries, &self.unproven)
+    }
+
+    /// Notes that a version was loaded and answered as it should: from now on it is in the store for good. Whether
+    /// that is news.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`].
+    pub fn prove(&self, digest: &Digest) -> Result<bool, ModelError> {
+        let (waiting, dir) = (self.unproven.join(digest.to_string()), self.tree(digest));
+        if dir.is_dir() || !waiting.is_dir() {
+            return Ok(false);
+        }
+        let staged = Staged::create(self)?;
+        // links, no rename: whoever loads it at this moment reads on under the old name
+        link_tree(&waiting, &staged.path)?;
+        sync_folders(&staged.path)?;
+        fault::point("proved");
+        match fs::rename(&staged.path, &dir) {
+            Err(source) if !dir.is_dir() => return Err(ModelError::io(&dir, "move the copy to")(source)),
+            _ => sync_folder(&self.trees)?,
+        }
+        Ok(true)
     }
 
     /// Bytes of all copies together, as far as they can be read.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        tree_bytes(&self.trees)
+        let waiting = digests(&self.unproven).filter(|digest| !self.tree(digest).is_dir());
+        let waiting = waiting.map(|digest| tree_bytes(&self.unproven.join(digest.to_string())));
+        tree_bytes(&self.trees) + waiting.sum::<u64>()
     }
 
     /// The artifact of a digest, its files hashed again; `None` when the store has none.
@@ -159,11 +190,13 @@ impl Store {
     /// # Errors
     /// [`ModelError::Corrupt`] when the files are not what the digest says; [`ModelError::Io`].
     pub fn get(&self, digest: &Digest) -> Result<Option<Artifact>, ModelError> {
-        let dir = self.tree(digest);
-        let pin = self.pin(*digest);
-        if !dir.is_dir() {
+        let places = [self.tree(digest), self.unproven.join(digest.to_string())];
+        let Some((dir, pin)) = places.into_iter().find_map(|dir| {
+            let pin = self.pin(&dir);
+            dir.is_dir().then_some((dir, pin))
+        }) else {
             return Ok(None);
-        }
+        };
         let location = VersionLocation { path: dir.clone(), root: dir.clone(), stored_as: None };
         let limits = IngestLimits { files_max: usize::MAX, bytes_max: u64::MAX };
         let mut files = Vec::new();
@@ -208,15 +241,20 @@ impl Store {
         let _gate = Held::new(&self.gate, &self.trees)?;
         let alone = self.users.try_lock().is_ok();
         let discarded = || {
-            let held = self.lock_pins().get(digest).is_some_and(|pin| pin.strong_count() > 0);
-            let dir = self.tree(digest);
-            if !alone || held || !dir.is_dir() {
+            let places = [self.tree(digest), self.unproven.join(digest.to_string())];
+            let held = {
+                let pins = self.lock_pins();
+                places.iter().any(|dir| pins.get(dir).is_some_and(|pin| pin.strong_count() > 0))
+            };
+            if !alone || held {
                 return Ok(false);
             }
-            let rubbish = Staged::create(self)?;
-            let target = rubbish.path.join("removed");
-            fs::rename(&dir, &target).map_err(ModelError::io(&target, "move rubbish to"))?;
-            Ok(true)
+            let mut gone = false;
+            for dir in places.iter().filter(|dir| dir.is_dir()) {
+                self.remove(dir)?;
+                gone = true;
+            }
+            Ok(gone)
         };
         let result = discarded();
         self.users.lock_shared().map_err(ModelError::io(&self.trees, "lock"))?;
@@ -226,47 +264,57 @@ impl Store {
     /// Whether it holds more than `keep`, which the next collection may remove.
     #[must_use]
     pub fn holds_more_than(&self, keep: &HashSet<Digest>) -> bool {
-        let digests = fs::read_dir(&self.trees).into_iter().flatten().flatten();
-        let mut digests = digests.filter_map(|item| item.file_name().to_str()?.parse::<Digest>().ok());
-        digests.any(|digest| !keep.contains(&digest))
+        digests(&self.trees).chain(digests(&self.unproven)).any(|digest| !keep.contains(&digest))
     }
 
     fn remove_unwanted(&self, keep: &HashSet<Digest>) -> Result<Vec<Digest>, ModelError> {
         let mut pins = self.lock_pins();
         pins.retain(|_, pin| pin.strong_count() > 0);
         let mut removed = Vec::new();
-        for item in fs::read_dir(&self.trees).map_err(ModelError::io(&self.trees, "list"))? {
-            let item = item.map_err(ModelError::io(&self.trees, "list"))?;
-            let Some(digest) = item.file_name().to_str().and_then(|name| name.parse::<Digest>().ok()) else {
-                continue;
-            };
-            if keep.contains(&digest) || pins.contains_key(&digest) {
-                continue;
+        for digest in digests(&self.trees) {
+            let dir = self.tree(&digest);
+            if !keep.contains(&digest) && !pins.contains_key(&dir) {
+                self.remove(&dir)?;
+                removed.push(digest);
             }
-            // Renamed first: a crash in the middle leaves rubbish in staging, not half an artifact.
-            let rubbish = Staged::create(self)?;
-            let target = rubbish.path.join("removed");
-            fs::rename(item.path(), &target).map_err(ModelError::io(&target, "move rubbish to"))?;
-            removed.push(digest);
+        }
+        for digest in digests(&self.unproven) {
+            let dir = self.unproven.join(digest.to_string());
+            let proven = self.tree(&digest).is_dir();
+            if (proven || !keep.contains(&digest)) && !pins.contains_key(&dir) {
+                self.remove(&dir)?;
+                if !proven {
+                    removed.push(digest);
+                }
+            }
         }
         removed.sort();
         Ok(removed)
     }
 
-    /// Renames a whole copy to its digest, or drops it where a sound one lies there already.
-    fn publish(&self, staged: &Staged, files: Vec<FileEntry>) -> Result<Artifact, ModelError> {
+    /// Renames first: a crash in the middle leaves rubbish in staging, not half an artifact.
+    fn remove(&self, dir: &Path) -> Result<(), ModelError> {
+        let rubbish = Staged::create(self)?;
+        let target = rubbish.path.join("removed");
+        fs::rename(dir, &target).map_err(ModelError::io(&target, "move rubbish to"))
+    }
+
+    /// Renames a whole copy to its digest, or drops it where a sound one lies there, or in the store for good, already.
+    fn publish(&self, staged: &Staged, files: Vec<FileEntry>, place: &Path) -> Result<Artifact, ModelError> {
         let digest = Digest::of_tree(&files);
-        let dir = self.tree(&digest);
-        let pin = self.pin(digest);
-        if dir.exists() {
+        let dir = place.join(digest.to_string());
+        let pin = self.pin(&dir);
+        if dir.exists() || self.tree(&digest).exists() {
             match self.get(&digest) {
                 Ok(Some(artifact)) => return Ok(artifact),
                 Ok(None) | Err(ModelError::Corrupt { .. }) => {}
                 Err(error) => return Err(error),
             }
-            let rubbish = Staged::create(self)?;
-            let target = rubbish.path.join("damaged");
-            fs::rename(&dir, &target).map_err(ModelError::io(&dir, "move away the damaged copy"))?;
+        }
+        for damaged in [&self.tree(&digest), &dir] {
+            if damaged.exists() {
+                self.remove(damaged)?;
+            }
         }
         match fs::rename(&staged.path, &dir) {
             Ok(()) => {}
@@ -280,7 +328,7 @@ impl Store {
             Err(source) => return Err(ModelError::io(&dir, "move the copy to")(source)),
         }
         fault::point("admit-renamed");
-        sync_folder(&self.trees)?;
+        sync_folder(place)?;
         Ok(Artifact::verified(digest, dir, files, pin))
     }
 
@@ -288,16 +336,16 @@ impl Store {
         self.trees.join(digest.to_string())
     }
 
-    fn lock_pins(&self) -> MutexGuard<'_, HashMap<Digest, Weak<()>>> {
+    fn lock_pins(&self) -> MutexGuard<'_, HashMap<PathBuf, Weak<()>>> {
         self.pins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pin(&self, digest: Digest) -> Arc<()> {
+    fn pin(&self, dir: &Path) -> Arc<()> {
         let mut pins = self.lock_pins();
-        let held = pins.get(&digest).and_then(Weak::upgrade);
+        let held = pins.get(dir).and_then(Weak::upgrade);
         held.unwrap_or_else(|| {
             let pin = Arc::new(());
-            pins.insert(digest, Arc::downgrade(&pin));
+            pins.insert(dir.to_owned(), Arc::downgrade(&pin));
             pin
         })
     }
@@ -351,6 +399,12 @@ fn lock_file(path: &Path) -> Result<File, ModelError> {
     options.map_err(ModelError::io(path, "open the lock file"))
 }
 
+/// The digests that a folder has folders of.
+fn digests(place: &Path) -> impl Iterator<Item = Digest> {
+    let items = fs::read_dir(place).into_iter().flatten().flatten();
+    items.filter_map(|item| item.file_name().to_str()?.parse().ok())
+}
+
 /// Removes the staging folders whose owner is gone: those whose lock can be taken.
 fn sweep(runs: &Path) -> Result<(), ModelError> {
     let mut owners = HashSet::new();
@@ -368,75 +422,6 @@ fn sweep(runs: &Path) -> Result<(), ModelError> {
         fs::remove_file(&lock_path).map_err(ModelError::io(&lock_path, "sweep"))?;
     }
     Ok(())
-}
-
-/// Copies one file, hashing on the way; refuses it when it changed under the hands.
-fn copy(file: &ScannedFile, into: &Path) -> Result<FileEntry, ModelError> {
-    let changing = |what: &str| ModelError::Changing { path: file.path.clone(), what: what.to_owned() };
-    let mut source = File::open(&file.path).map_err(ModelError::io(&file.path, "open"))?;
-    let stamp = |source: &File| {
-        let metadata = source.metadata().map_err(ModelError::io(&file.path, "look at"))?;
-        Ok::<_, ModelError>(Stamp::from(&metadata))
-    };
-    if stamp(&source)? != file.stamp {
-        return Err(changing("it is not the file seen a moment ago"));
-    }
-    let target_path = into.join(&file.name);
-    if let Some(parent) = target_path.parent() {
-        fs::create_dir_all(parent).map_err(ModelError::io(parent, "create the folder"))?;
-    }
-    let mut target = File::create_new(&target_path).map_err(ModelError::io(&target_path, "create"))?;
-    let (digest, size) = Digest::of_reader(&mut source, |piece| target.write_all(piece))
-        .map_err(ModelError::io(&file.path, "copy"))?;
-    if size != file.stamp.size || stamp(&source)? != file.stamp {
-        return Err(changing("its size or time of modification moved"));
-    }
-    target
-        .set_permissions(Permissions::from_mode(FILE_MODE))
-        .map_err(ModelError::io(&target_path, "protect"))?;
-    target.sync_all().map_err(ModelError::io(&target_path, "write out"))?;
-    Ok(FileEntry { path: file.name.clone(), size, digest })
-}
-
-/// Checks that the second look at a version found what the first did.
-fn unchanged(
-    location: &VersionLocation,
-    before: &[ScannedFile],
-    after: &[ScannedFile],
-) -> Result<(), ModelError> {
-    if before == after {
-        return Ok(());
-    }
-    let differs = before
-        .iter()
-        .find(|file| !after.contains(file))
-        .or_else(|| after.iter().find(|f| !before.contains(f)));
-    let path = differs.map_or_else(|| location.path.clone(), |file| file.path.clone());
-    Err(ModelError::Changing { path, what: "files came, went or were replaced".to_owned() })
-}
-
-fn tree_bytes(folder: &Path) -> u64 {
-    let items = fs::read_dir(folder).into_iter().flatten().flatten();
-    let sizes = items.map(|item| match item.metadata() {
-        Ok(metadata) if metadata.is_dir() => tree_bytes(&item.path()),
-        Ok(metadata) => metadata.len(),
-        Err(_) => 0,
-    });
-    sizes.sum()
-}
-
-fn sync_folders(folder: &Path) -> Result<(), ModelError> {
-    for item in fs::read_dir(folder).map_err(ModelError::io(folder, "list"))? {
-        let path = item.map_err(ModelError::io(folder, "list"))?.path();
-        if path.is_dir() {
-            sync_folders(&path)?;
-        }
-    }
-    sync_folder(folder)
-}
-
-fn sync_folder(folder: &Path) -> Result<(), ModelError> {
-    File::open(folder).and_then(|file| file.sync_all()).map_err(ModelError::io(folder, "write out"))
 }
 
 #[cfg(test)]

@@ -3,23 +3,27 @@
 iris: two versions of a classifier of scikit-learn, converted and logged as ONNX (external data, signature, example)
 wide: a matrix of 48 MB, to be interrupted
 pickled: the classifier as scikit-learn's own flavour
-exported: a program of torch.export, laid out as mlflow.pytorch 3.17 lays it out (MLmodel and data/model.pt2)
+exported, scripted, module: one net of PyTorch, as mlflow.pytorch logs it by itself (torch.export's "pt2"), as
+    TorchScript, and as a pickled module
 """
 
 import json
-import pathlib
+import os
 import sys
-import tempfile
 import warnings
+
+# the libraries for graphics cards are empty ones
+sys.setdlopenflags(os.RTLD_LAZY)
 
 warnings.filterwarnings("ignore")
 
 import mlflow
 import mlflow.onnx
+import mlflow.pytorch
 import mlflow.sklearn
 import numpy
-import onnx
-from mlflow.models import Model, infer_signature
+import torch
+from mlflow.models import infer_signature
 from onnx import TensorProto, helper, numpy_helper
 from skl2onnx import to_onnx
 from sklearn.datasets import load_iris
@@ -77,17 +81,21 @@ with mlflow.start_run() as run:
         model, name="pickled", registered_model_name="pickled", serialization_format="cloudpickle"
     )
     client.set_registered_model_alias("pickled", "champion", "1")
-    with tempfile.TemporaryDirectory() as folder:
-        data = pathlib.Path(folder, "data")
-        data.mkdir()
-        (data / "model.pt2").write_bytes(b"PK\x03\x04 an archive of torch.export")
-        described = Model(run_id=run.info.run_id)
-        described.add_flavor("pytorch", model_data="data", pytorch_version="2.13.0", code=None)
-        described.save(str(pathlib.Path(folder, "MLmodel")))
-        client.log_artifacts(run.info.run_id, folder, "exported")
-    client.create_registered_model("exported")
-    client.create_model_version("exported", f"{run.info.artifact_uri}/exported", run.info.run_id)
-    client.set_registered_model_alias("exported", "champion", "1")
+    torch.manual_seed(7)
+    network = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Softmax(dim=1))
+    scores = network(torch.from_numpy(x[:2])).detach().numpy()
+    told["scores"] = scores.ravel().tolist()
+    signature = infer_signature(x[:2], scores)
+    script = torch.jit.script(network)
+    for name, logged, how in (
+        ("exported", network, {}),
+        ("scripted", script, {"serialization_format": "pickle"}),
+        ("module", network, {"serialization_format": "pickle"}),
+    ):
+        mlflow.pytorch.log_model(
+            logged, name=name, signature=signature, input_example=x[:2], registered_model_name=name, **how
+        )
+        client.set_registered_model_alias(name, "champion", "1")
     told["run"] = run.info.run_id
 
 print(json.dumps(told))

@@ -44,6 +44,7 @@ fn what_people_log_is_served_or_refused_with_the_way_out() {
             at(&mlflow, "staged", "iris?stage=Production"),
             at(&mlflow, "pickled", "pickled@champion"),
             at(&mlflow, "exported", "exported@champion"),
+            at(&mlflow, "module", "module@champion"),
         ],
         |_| {},
     );
@@ -75,6 +76,10 @@ fn what_people_log_is_served_or_refused_with_the_way_out() {
     }
     let exported = faults(&until(&server, "exported", "it is refused", |state| !faults(state).is_empty()));
     assert!(exported.contains("pt2") && exported.contains("mlflow.onnx.log_model"), "{exported}");
+    let module = faults(&until(&server, "module", "it is refused", |state| !faults(state).is_empty()));
+    for part in ["pickled torch.nn.Module", "mlflow.onnx.log_model", "torch.jit.script"] {
+        assert!(module.contains(part), "{part}: {module}");
+    }
     assert!(faults(&state(&server, "staged")).contains("has no version in stage 'Production'"));
     let body =
         json!({ "name": "iris", "version": "1", "stage": "Production", "archive_existing_versions": true });
@@ -152,6 +157,14 @@ fn an_alias_moves_traffic_and_a_broken_registry_harms_nothing() {
     assert!(pushed.status.success());
     let why = call::refusal(&server, "adder", "3");
     assert!(why.contains("model.onnx was refused"), "{why}");
+    assert_eq!(call::add(server.http(), "adder"), Ok(3.0));
+    // one byte of a file that MLflow hands out without a digest: the list that was pushed beside it has one
+    push(&mlflow, "add_one", "adder");
+    mlflow.flip_newest("model.onnx");
+    mlflow.point("adder", "live", "4");
+    let flipped =
+        until(&server, "adder", "the flipped byte is seen", |state| faults(state).contains("sha256"));
+    assert!(faults(&flipped).contains("model.onnx"), "{flipped}");
     assert_eq!(call::add(server.http(), "adder"), Ok(3.0));
     mlflow.point("adder", "live", "2");
     wait::until("it points to the second again", || {

@@ -215,3 +215,43 @@ fn earlier_versions_make_room() {
     assert_eq!(full["aspired"][0]["versions"], json!(["4"]));
     assert_eq!(call::add(server.http(), "m"), Ok(2.0));
 }
+
+#[test]
+fn what_fails_its_golden_requests_never_enters_the_store() {
+    let store = S3::start();
+    let work = tempfile::tempdir().expect("a folder");
+    let login = login(work.path());
+    let state_dir = work.path().join("state");
+    let push = |version: u8, answer: f64| {
+        let package = work.path().join(format!("package-{version}"));
+        fs::create_dir_all(package.join("golden")).expect("a folder");
+        fs::copy(fixture("add_one").join("model.onnx"), package.join("model.onnx")).expect("a file");
+        let tensor = |name: &str, value: f64| {
+            json!([{ "name": name, "shape": [1, 3], "datatype": "FP32", "data": [value, value, value] }])
+        };
+        let (request, response) = (json!({ "inputs": tensor("x", 1.0) }), json!({ "outputs": tensor("y", answer) }));
+        let golden = json!({ "request": request, "response": response });
+        fs::write(package.join("golden/sum.json"), golden.to_string()).expect("a file");
+        let uri = format!("s3://{BUCKET}/m/{version}");
+        gannet(&store, &login, &["push", &package.display().to_string(), &uri], true);
+    };
+    let places = || {
+        let names = |place: &str| {
+            let items = fs::read_dir(state_dir.join("store").join(place)).expect("a folder").flatten();
+            items.map(|item| item.file_name()).collect::<Vec<_>>()
+        };
+        (names("sha256"), names("unproven"))
+    };
+    push(1, 2.0);
+    let server = follow(vec![at(&store, "m", "m", &login)], |config| config.state_dir.clone_from(&state_dir));
+    ready(&server, "m", "1");
+    wait::until("it is in the store", || places().0.len() == 1);
+    let proved = places().0;
+    push(2, 7.0);
+    let why = call::refusal(&server, "m", "2");
+    assert!(why.contains("golden/sum.json"), "{why}");
+    let (kept, unproven) = places();
+    assert_eq!(kept, proved, "only the first has proved itself");
+    assert!(unproven.iter().any(|name| *name != proved[0]), "{unproven:?}");
+    assert_eq!(call::add(server.http(), "m"), Ok(2.0));
+}

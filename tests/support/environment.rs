@@ -25,6 +25,7 @@ pub(crate) enum Environment {
     Kserve,
     Mlflow,
     Registries,
+    Torch,
 }
 
 impl Environment {
@@ -34,6 +35,7 @@ impl Environment {
             Self::Kserve => "kserve",
             Self::Mlflow => "mlflow",
             Self::Registries => "registries",
+            Self::Torch => "torch",
         }
     }
 

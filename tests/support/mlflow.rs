@@ -7,7 +7,7 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -18,7 +18,7 @@ use super::{
     call::{self, Answer},
     environment::{Environment, bounded, cache},
     server::root,
-    wait,
+    torch, wait,
 };
 
 /// Time for a first start, imports and migrations included, on a busy machine.
@@ -96,6 +96,24 @@ impl Mlflow {
         assert_eq!(self.ask("POST", "registered-models/alias", &body, user).status, 200);
     }
 
+    /// Changes one byte in the middle of the file of this name that was written last.
+    pub(crate) fn flip_newest(&self, name: &str) {
+        fn newest(folder: &Path, name: &str) -> Option<(SystemTime, PathBuf)> {
+            let items = fs::read_dir(folder).expect("a folder").flatten().map(|item| item.path());
+            let found = items.filter_map(|path| match path.is_dir() {
+                true => newest(&path, name),
+                false if path.ends_with(name) => Some((fs::metadata(&path).ok()?.modified().ok()?, path)),
+                false => None,
+            });
+            found.max()
+        }
+        let (_, path) = newest(&self.folder.path().join("artifacts"), name).expect("such a file");
+        let mut bytes = fs::read(&path).expect("the artifact");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&path, bytes).expect("the artifact");
+    }
+
     /// The tags of a version.
     pub(crate) fn tags(&self, model: &str, version: &str) -> Vec<(String, String)> {
         let path = format!("model-versions/get?name={model}&version={version}");
@@ -140,6 +158,7 @@ fn state() -> PathBuf {
     let mut command = Command::new(python);
     command.arg(script).arg(format!("http://127.0.0.1:{port}")).current_dir(making.path());
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1");
+    torch::offer(&mut command);
     let (passed, output) = if up { bounded(command, LOG_BOUND) } else { (false, String::new()) };
     end(&mut child);
     assert!(passed, "no models were logged:\n{output}\n{}", log(making.path()));

@@ -22,7 +22,7 @@ use crate::{
     fetch::Opened,
     http::Http,
     kind::{ListedModel, ListedVersion, Listing},
-    package::{Check, Plan, PlannedFile},
+    package::{Check, MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest, Plan, PlannedFile},
     s3::S3Options,
     uri::{MlflowTarget, SourceUri},
 };
@@ -140,13 +140,32 @@ impl Mlflow {
         let described = mlmodel::MlModel::parse(&text)?;
         let paths: Vec<&str> = found.iter().map(|file| file.path.as_str()).collect();
         let shape = flavor::choose(&described, &paths)?;
-        let file = |file: artifacts::Found| PlannedFile {
-            path: file.path,
-            size: file.size,
-            check: Check::Size,
-            locator: file.locator,
+        let files = match found.iter().find(|file| file.path == MANIFEST_FILE) {
+            // what `gannet push` brought says what its bytes are; MLflow itself keeps no digests
+            Some(manifest) => {
+                let text = self.artifacts.small(&manifest.locator, MANIFEST_BYTES_MAX).await?;
+                let at = |path: &str| found.iter().find(|file| file.path == path);
+                let plan = Manifest::read(&text, |path| {
+                    at(path).map_or(String::new(), |file| file.locator.clone())
+                })?;
+                if let Some(missing) = plan.files.iter().find(|file| file.locator.is_empty()) {
+                    return Err(RemoteError::Unusable(format!(
+                        "{MANIFEST_FILE} lists '{}', which is not there; push the package anew",
+                        missing.path
+                    )));
+                }
+                plan.files
+            }
+            None => {
+                let file = |file: &artifacts::Found| PlannedFile {
+                    path: file.path.clone(),
+                    size: file.size,
+                    check: Check::Size,
+                    locator: file.locator.clone(),
+                };
+                found.iter().map(file).collect()
+            }
         };
-        let files = found.into_iter().map(file).collect();
         Ok(Plan { files, renames: shape.renames, torch_script: shape.torch_script, ..Plan::default() })
     }
 

@@ -203,3 +203,62 @@ fn a_folder_that_was_put_together_is_taken_whole() {
     assert!(store.admit(&made, &IngestLimits::default()).is_err());
     assert_eq!(store.size_bytes(), 7);
 }
+
+#[test]
+fn what_came_from_elsewhere_is_kept_once_it_has_proved_itself() {
+    let fixture = Fixture::new();
+    let store = Store::open(&fixture.dir.path().join("state")).unwrap();
+    let made = fixture.dir.path().join("made");
+    let admit = |content: &str| {
+        fs::create_dir_all(made.join("golden")).unwrap();
+        fs::write(made.join("model.onnx"), content).unwrap();
+        fs::write(made.join("golden/a.json"), "{}").unwrap();
+        store.admit(&made, &IngestLimits::default()).unwrap()
+    };
+    let good = admit("model");
+    let digest = good.digest();
+    let (kept, waiting) = (store.tree(&digest), store.unproven.join(digest.to_string()));
+    assert!(waiting.is_dir() && !kept.exists());
+    assert!(good.dir().starts_with(&store.unproven));
+
+    assert!(store.prove(&digest).unwrap());
+    assert!(!store.prove(&digest).unwrap(), "it is known");
+    assert!(!store.prove(&Digest::of(b"nothing")).unwrap());
+    // whoever reads under the old name reads on, and nothing is there twice
+    assert_eq!(fs::read(good.file("model.onnx").unwrap()).unwrap(), b"model");
+    assert_eq!(store.size_bytes(), 7);
+    assert!(store.get(&digest).unwrap().unwrap().dir().starts_with(&store.trees));
+    assert!(admit("model").dir().starts_with(&store.trees), "the same content is there already");
+    assert_eq!(fs::read_dir(&store.staging).unwrap().count(), 0);
+
+    let refused = admit("rubbish").digest();
+    assert_eq!(store.size_bytes(), 16);
+    assert!(store.holds_more_than(&HashSet::from([digest])));
+    assert_eq!(store.collect(&HashSet::from([digest])).unwrap(), Collected::Removed(vec![refused]));
+    assert!(store.get(&refused).unwrap().is_none() && waiting.is_dir());
+    drop(good);
+    assert_eq!(store.collect(&HashSet::from([digest])).unwrap(), Collected::Removed(vec![]));
+    assert!(!waiting.exists() && kept.join("golden/a.json").exists());
+    assert!(store.discard(&digest).unwrap());
+    assert!(!kept.exists());
+}
+
+#[test]
+fn a_damaged_copy_gives_way_to_what_is_fetched_again() {
+    let fixture = Fixture::new();
+    let store = Store::open(&fixture.dir.path().join("state")).unwrap();
+    let made = fixture.dir.path().join("made");
+    let admit = || {
+        fs::create_dir_all(&made).unwrap();
+        fs::write(made.join("model.onnx"), "model").unwrap();
+        store.admit(&made, &IngestLimits::default()).unwrap()
+    };
+    let digest = admit().digest();
+    store.prove(&digest).unwrap();
+    let model = store.tree(&digest).join("model.onnx");
+    fs::remove_file(&model).unwrap();
+    fs::write(&model, "mod3l").unwrap();
+    assert!(matches!(store.get(&digest), Err(ModelError::Corrupt { .. })));
+    assert_eq!(admit().digest(), digest);
+    assert_eq!(fs::read(store.get(&digest).unwrap().unwrap().file("model.onnx").unwrap()).unwrap(), b"model");
+}

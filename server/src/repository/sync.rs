@@ -157,7 +157,7 @@ impl Sync {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            self.told_registries.report(&self.parts);
+            self.report();
         }
     }
 

@@ -73,12 +73,14 @@ fn numpy_type(name: &str) -> Option<DType> {
     })
 }
 
-/// How a package of MLflow's is served: `None` where `dir` holds none.
+/// How a package of MLflow's is served: `None` where `dir` holds none. Names and types of an ONNX model's inputs are
+/// compared with the model's own, which says the shapes; of TorchScript, the engine reads the signature itself.
 #[must_use]
 pub fn settings_of(dir: &Path) -> Option<ModelSettings> {
     let bytes = fs::read(dir.join("MLmodel")).ok()?;
     let model = MlModel::parse(&bytes).ok()?;
-    Some(ModelSettings { inputs: model.inputs(), ..ModelSettings::default() })
+    let inputs = if model.flavors.contains_key("onnx") { model.inputs() } else { Vec::new() };
+    Some(ModelSettings { inputs, ..ModelSettings::default() })
 }
 
 /// The example request that MLflow stored with a package (`serving_input_example.json`), by its path inside.
@@ -140,6 +142,9 @@ utc_time_created: '2026-11-21 22:34:51.002064'
         assert_eq!(example_file(dir.path()), None);
         fs::write(dir.path().join("serving_input_example.json"), "{}").unwrap();
         assert_eq!(example_file(dir.path()).as_deref(), Some("serving_input_example.json"));
+        // a signature without shapes would be half of what LibTorch needs
+        fs::write(dir.path().join("MLmodel"), RECORDED.replace("onnx:", "pytorch:")).unwrap();
+        assert!(settings_of(dir.path()).unwrap().inputs.is_empty());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! alias. Must not know how versions are served.
 
 use bytes::Bytes;
+use gannet_models::{Digest, digest::FileEntry};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -10,6 +11,7 @@ use crate::{
     RemoteError,
     http::Ask,
     mlflow::api::Api,
+    package::{MANIFEST_FILE, Manifest},
     uri::{MlflowTarget, SourceUri},
 };
 
@@ -46,14 +48,20 @@ pub(super) async fn push(package: &Package<'_>) -> Result<(String, bool), Remote
             "expected artifacts behind the tracking server, got {uri:?}; start it with --serve-artifacts"
         )));
     };
-    if !package.files.iter().any(|file| file.path == "MLmodel") {
-        let described = Bytes::from(mlmodel(package, &id)?);
-        put(&api, &format!("{root}/MLmodel"), described).await?;
+    let mut files = package.files.clone();
+    if !files.iter().any(|file| file.path == "MLmodel") {
+        let described = mlmodel(package, &id)?;
+        let (size, digest) = (described.len() as u64, Digest::of(described.as_bytes()));
+        files.push(FileEntry { path: "MLmodel".to_owned(), size, digest });
+        put(&api, &format!("{root}/MLmodel"), Bytes::from(described)).await?;
     }
     for file in &package.scanned {
         let url = api.artifact_url(&format!("{root}/{}", file.name));
         api.http.put_file(&url, &file.path, "application/octet-stream").await?;
     }
+    // last, as in any other place: what is listed is there
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    put(&api, &format!("{root}/{MANIFEST_FILE}"), Bytes::from(Manifest::of(&files).to_json())).await?;
     let url = format!("{}/api/2.0/mlflow/logged-models/{}", api.base, crate::http::segment(&id));
     let body = json!({ "model_id": id, "status": "LOGGED_MODEL_READY" }).to_string();
     api.http.ask(Ask::send(Method::PATCH, &url, Bytes::from(body), "application/json")).await?;

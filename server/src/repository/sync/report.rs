@@ -1,5 +1,6 @@
 //! Tells registries how their versions fare here: a state for each version that changed, and now and then a few values
-//! of those that serve. Must not know how registries are told.
+//! of those that serve. A version that became ready has proved itself, and the store keeps it. Must not know how
+//! registries are told.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -7,7 +8,7 @@ use gannet_models::{ModelName, Version};
 use gannet_registry::VersionReport;
 use gannet_runtime::{Time, clock, control::lifecycle::State, metrics::Outcome, servable::Servable};
 
-use super::Parts;
+use super::{Parts, Sync};
 
 /// Time between two rounds of values.
 const VALUES_PERIOD: Duration = Duration::from_secs(60);
@@ -24,12 +25,14 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    /// Tells what changed. Costs a walk over the models that registries gave.
-    pub(super) fn report(&mut self, parts: &Parts) {
-        let Some(registry) = &parts.registry else { return };
+    /// Tells what changed, and gives back which versions became ready. Costs a walk over the models that registries
+    /// gave.
+    fn report(&mut self, parts: &Parts) -> Vec<(ModelName, Version)> {
+        let mut proved = Vec::new();
+        let Some(registry) = &parts.registry else { return proved };
         let now = clock::now();
         if self.walked_at.is_some_and(|at| now < at + WALK_PERIOD) {
-            return;
+            return proved;
         }
         self.walked_at = Some(now);
         let table = parts.control.table().snapshot();
@@ -55,6 +58,9 @@ impl Reporter {
                     if self.states.get(&key) == Some(&told) {
                         continue;
                     }
+                    if held.status.state == State::Ready {
+                        proved.push(key.clone());
+                    }
                     let (state, reason) = told.clone();
                     reports.push(VersionReport { model, version: version.clone(), state, reason });
                     self.states.insert(key, told);
@@ -63,6 +69,21 @@ impl Reporter {
         }
         if !reports.is_empty() {
             registry.report(reports);
+        }
+        proved
+    }
+}
+
+impl Sync {
+    /// Tells registries what changed, and keeps what proved itself.
+    pub(super) fn report(&mut self) {
+        for (model, version) in self.told_registries.report(&self.parts) {
+            let specs = self.told.get(&model).into_iter().flat_map(|told| &told.specs);
+            for spec in specs.filter(|spec| spec.version == version) {
+                if let Err(error) = self.parts.store.prove(&spec.artifact.digest()) {
+                    tracing::warn!(%model, %version, %error, "it serves, but could not be put into the store for good");
+                }
+            }
         }
     }
 }
