@@ -226,10 +226,9 @@ fn what_fails_its_golden_requests_never_enters_the_store() {
         let package = work.path().join(format!("package-{version}"));
         fs::create_dir_all(package.join("golden")).expect("a folder");
         fs::copy(fixture("add_one").join("model.onnx"), package.join("model.onnx")).expect("a file");
-        let tensor = |name: &str, value: f64| {
-            json!([{ "name": name, "shape": [1, 3], "datatype": "FP32", "data": [value, value, value] }])
-        };
-        let (request, response) = (json!({ "inputs": tensor("x", 1.0) }), json!({ "outputs": tensor("y", answer) }));
+        let tensor = |name: &str, value: f64| json!([{ "name": name, "shape": [1, 3], "datatype": "FP32", "data": [value, value, value] }]);
+        let (request, response) =
+            (json!({ "inputs": tensor("x", 1.0) }), json!({ "outputs": tensor("y", answer) }));
         let golden = json!({ "request": request, "response": response });
         fs::write(package.join("golden/sum.json"), golden.to_string()).expect("a file");
         let uri = format!("s3://{BUCKET}/m/{version}");

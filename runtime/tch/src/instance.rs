@@ -13,12 +13,16 @@ use tch::{CModule, Device, IValue, TchError, Tensor};
 use crate::{
     archive,
     kind::kind_of,
+    native::{Frozen, InferenceMode},
     outputs::{self, Output, Shown},
     refusal, signature,
 };
 
 /// Output buffers above this are given back after the run.
 const BUFFER_BYTES_KEPT: usize = 16 << 20;
+
+/// Archives above this are run as they are: to freeze one takes three times its bytes for a moment.
+const FREEZE_BYTES_MAX: usize = 1 << 30;
 
 thread_local! {
     /// What the library was told last on this thread, which it keeps for each.
@@ -120,7 +124,7 @@ impl Instance for TorchInstance {
 impl Program {
     /// Runs once, without recording what gradients would need.
     fn run(&self, inputs: &[TensorView<'_>]) -> Result<Vec<Output>, BackendError> {
-        let _no_gradients = tch::no_grad_guard();
+        let _inference = InferenceMode::begin();
         self.take_threads();
         let arguments = inputs.iter().map(|view| self.argument(view)).collect::<Result<Vec<_>, _>>()?;
         let value = self.module.forward_is(&arguments).map_err(|error| refusal::of_run(&error))?;
@@ -192,15 +196,24 @@ fn device(device: settings::Device) -> Result<Device, BackendError> {
     )))
 }
 
+/// Loads the module, frozen where the library can: its attributes folded into the graph, which is optimised then.
 fn load(path: &Path, device: Device) -> Result<CModule, BackendError> {
     let fault = |what: String| BackendError::Model(format!("{}: {what}", path.display()));
-    let loaded = if path.extension().is_some_and(|extension| extension == "mar") {
-        let bytes = archive::serialized(path).map_err(fault)?;
-        CModule::load_data_on_device(&mut Cursor::new(bytes), device)
+    let archive = if path.extension().is_some_and(|extension| extension == "mar") {
+        archive::serialized(path).map_err(fault)?
     } else {
-        CModule::load_on_device(path, device)
+        fs::read(path).map_err(|error| fault(format!("cannot be read: {error}")))?
     };
-    loaded.map_err(|error| fault(refused(&error)))
+    if archive.len() <= FREEZE_BYTES_MAX {
+        match Frozen::of(&archive) {
+            Ok(frozen) => match CModule::load_data_on_device(&mut Cursor::new(frozen.bytes()), device) {
+                Ok(module) => return Ok(module),
+                Err(error) => tracing::debug!(%error, "a frozen module was not loaded"),
+            },
+            Err(why) => tracing::debug!(why = %refusal::brief(&why), "the module is run unfrozen"),
+        }
+    }
+    CModule::load_data_on_device(&mut Cursor::new(archive), device).map_err(|error| fault(refused(&error)))
 }
 
 fn refused(error: &TchError) -> String {

@@ -17,6 +17,9 @@ mod instance;
 
 mod refusal;
 
+#[expect(unsafe_code, reason = "inference mode and freezing, which the wrapper crate does not offer")]
+mod native;
+
 use gannet_runtime::backend::{Backend, BackendError, Instance, OpenOptions};
 
 /// LibTorch, of which there is one a process.
