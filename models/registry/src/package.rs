@@ -269,6 +269,29 @@ mod tests {
     }
 
     #[test]
+    fn a_flipped_byte_anywhere_in_a_manifest_is_refused() {
+        let entry = |path: &str, content: &[u8]| FileEntry {
+            path: path.to_owned(),
+            size: content.len() as u64,
+            digest: Digest::of(content),
+        };
+        let files = [entry("golden/a.json", b"{}"), entry("model.onnx", b"model")];
+        let text = Manifest::of(&files).to_json().into_bytes();
+        let sound = Manifest::read(&text, str::to_owned).unwrap();
+        for at in 0..text.len() {
+            for bit in 0..8 {
+                let mut flipped = text.clone();
+                flipped[at] ^= 1 << bit;
+                // space for space, or a letter of a digest in the other case, says the same
+                if let Ok(plan) = Manifest::read(&flipped, str::to_owned) {
+                    let lower = |plan: &Plan| format!("{plan:?}").to_lowercase();
+                    assert_eq!(lower(&plan), lower(&sound), "byte {at}, bit {bit}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn manifests_are_read_as_they_were_written() {
         let entry = |path: &str, text: &str| FileEntry {
             path: path.into(),
