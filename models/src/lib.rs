@@ -9,6 +9,8 @@ pub mod signature;
 
 pub mod settings;
 
+pub mod redaction;
+
 mod faults;
 mod labels;
 pub mod manifest;
@@ -31,6 +33,7 @@ pub use dtype::DType;
 pub use error::ModelError;
 pub use id::{ModelName, Version};
 pub use labels::read_version_labels;
+pub use redaction::{Redaction, RedactionKey, Redactor};
 pub use scan::{IngestLimits, VersionLocation};
 pub use settings::ModelSettings;
 pub use settings_file::{SETTINGS_FILES, read_settings};

@@ -35,6 +35,9 @@
 //! enabled = true
 //! ms_max = 2000
 //!
+//! [redaction.inputs]           # likewise [redaction.outputs]; "*" is for those that are not named
+//! customer = "hash"            # or "mask", "drop": what is captured or shown of its values
+//!
 //! [[padding]]
 //! axis = "sequence"
 //! buckets = [32, 64, 128]
@@ -49,7 +52,7 @@
 
 mod table;
 
-use std::{cell::RefCell, path::Path, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, path::Path, sync::Arc};
 
 use toml::de::DeTable;
 
@@ -58,6 +61,7 @@ use crate::{
     error::{Fault, ModelError},
     faults::{self, Faults, FieldNames},
     labels,
+    redaction::{Method, Redaction},
     settings::{Batching, Device, Padding, TensorDeclaration, VersionPolicy},
 };
 
@@ -132,6 +136,13 @@ fn read(mut root: Table<'_>, model_dir: &Path, settings: &mut ModelSettings) {
         }
         table.finish();
     }
+    if let Some(mut table) = root.table("redaction") {
+        settings.redaction = Redaction {
+            inputs: read_methods(&mut table, "inputs"),
+            outputs: read_methods(&mut table, "outputs"),
+        };
+        table.finish();
+    }
     settings.padding = root.tables("padding").into_iter().filter_map(read_padding).collect();
     let tensors = |tables: Vec<Table<'_>>, labelled| {
         tables.into_iter().filter_map(|table| read_tensor(table, labelled, model_dir)).collect()
@@ -189,6 +200,18 @@ fn read_instances(root: &mut Table<'_>, settings: &mut ModelSettings) {
         set(&mut settings.warm_up.ms_max, table.integer("ms_max", 0, faults::DURATION_US_MAX / 1000));
         table.finish();
     }
+}
+
+fn read_methods(root: &mut Table<'_>, side: &str) -> BTreeMap<String, Method> {
+    let Some(mut table) = root.table(side) else { return BTreeMap::new() };
+    let mut methods = BTreeMap::new();
+    for name in table.keys() {
+        let method =
+            table.value(&name, "\"drop\", \"mask\" or \"hash\"", |value| Method::parse(value.as_str()?));
+        methods.extend(method.map(|method| (name, method)));
+    }
+    table.finish();
+    methods
 }
 
 fn read_padding(mut table: Table<'_>) -> Option<Padding> {

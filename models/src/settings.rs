@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::{DType, Version};
+use crate::{DType, Redaction, Version};
 
 /// Rows a batch may hold when nobody said anything and nothing could be measured.
 pub const BATCH_ROWS_INFERRED: usize = 64;
@@ -59,6 +59,8 @@ pub struct ModelSettings {
     pub parameters: BTreeMap<String, String>,
     /// Whether its files may be code of their own (TorchScript), although nobody vouches for them.
     pub allow_torchscript: bool,
+    /// Which values do not leave the server as they are.
+    pub redaction: Redaction,
     /// Memory this model is said to need, in bytes; `None`: estimated from its files.
     pub memory_bytes: Option<u64>,
 }
@@ -86,6 +88,7 @@ impl Default for ModelSettings {
             outputs: Vec::new(),
             parameters: BTreeMap::new(),
             allow_torchscript: false,
+            redaction: Redaction::default(),
             memory_bytes: None,
         }
     }

@@ -192,13 +192,23 @@ fn look(copy: &Copy, tolerances: &Tolerances, findings: &mut report::Findings) {
     let answer = copy.shadow.contract().check(given).and_then(|checked| copy.shadow.run_apart(&checked));
     match (&copy.outputs, answer) {
         (Err(_), answer) => findings.primary_failed(answer.is_err()),
-        (Ok(_), Err(error)) => findings.failed(&copy.id, &error.to_string()),
+        (Ok(_), Err(error)) => {
+            // what an engine says of a failure may quote the values that it failed on
+            let hidden = copy.primary.settings.redaction.hides_inputs();
+            let why = if hidden {
+                "it failed; why is not shown, for inputs are redacted".into()
+            } else {
+                error.to_string()
+            };
+            findings.failed(&copy.id, &why);
+        }
         (Ok(outputs), Ok(apart)) => {
             let usual_ns = copy.primary.own_ns(&copy.inputs, apart.rows);
             let pair = compare::Pair {
                 primary: (&copy.primary.signature, outputs),
                 shadow: (&copy.shadow.signature, &apart.outputs),
                 rows: apart.rows,
+                redaction: &copy.primary.settings.redaction,
             };
             let found = compare::compare(&pair, tolerances);
             findings.compared(&copy.id, found, usual_ns.map(|usual_ns| (apart.own_ns, usual_ns)));

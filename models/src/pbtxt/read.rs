@@ -8,6 +8,7 @@ use crate::{
     DType, ModelSettings, Version,
     faults::{Faults, FieldNames},
     labels,
+    redaction::Method,
     settings::{Batching, Device, TensorDeclaration, VersionPolicy},
 };
 
@@ -37,6 +38,8 @@ pub(super) const THREADS_PARAMETER: &str = "intra_op_thread_count";
 
 /// Our own parameter that lets a model be TorchScript, as `allow_torchscript` does in `model.toml`.
 const TORCHSCRIPT_PARAMETER: &str = "allow_torchscript";
+/// What begins the parameters that redact an input or output by name.
+const REDACTION_PARAMETERS: [&str; 2] = ["redaction.inputs.", "redaction.outputs."];
 
 /// The fields of a message by name, defaults included.
 #[derive(Clone, Copy)]
@@ -290,6 +293,20 @@ fn parameters(config: Fields<'_>, settings: &mut ModelSettings, faults: &mut Fau
     for (key, value) in map {
         if let (MapKey::String(key), Some(value)) = (key, value.as_message()) {
             settings.parameters.insert(key.clone(), Fields(value).text("string_value").to_owned());
+        }
+    }
+    for (key, text) in &settings.parameters {
+        let [inputs, outputs] = REDACTION_PARAMETERS.map(|start| key.strip_prefix(start));
+        let (methods, name) = match (inputs, outputs) {
+            (Some(name), _) => (&mut settings.redaction.inputs, name),
+            (_, Some(name)) => (&mut settings.redaction.outputs, name),
+            _ => continue,
+        };
+        match Method::parse(text.trim()) {
+            Some(method) => drop(methods.insert(name.to_owned(), method)),
+            None => {
+                faults.add(format!("parameters[\"{key}\"]"), "drop, mask or hash", format!("\"{text}\""));
+            }
         }
     }
     if let Some(text) = settings.parameters.get(TORCHSCRIPT_PARAMETER) {

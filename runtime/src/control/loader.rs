@@ -138,6 +138,10 @@ pub fn load(
     let mut workers = vec![open(spec, settings.threads)?];
     let mut signature = workers[0].signature().clone();
     declare(&mut signature, spec)?;
+    let faults = settings.redaction.faults(&signature);
+    if !faults.is_empty() {
+        return Err(faults.join("; "));
+    }
     decide_batch_axis(&mut signature, settings, &mut workers[0])?;
     let costs = ShapeCosts::default();
     let measured = warm_up::run(&signature, settings, &mut workers[0], &costs);

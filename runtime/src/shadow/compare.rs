@@ -1,6 +1,6 @@
 //! Two answers to one request, compared output by output. Pure. Must not know who gave them.
 
-use gannet_models::{DType, Signature};
+use gannet_models::{DType, Redaction, Signature, redaction::Side};
 
 use super::Tolerances;
 use crate::{Tensor, request::Tensors, tensor::values};
@@ -18,6 +18,8 @@ pub(super) struct Pair<'a> {
     pub(super) primary: (&'a Signature, &'a Tensors),
     pub(super) shadow: (&'a Signature, &'a Tensors),
     pub(super) rows: usize,
+    /// Of the primary's model: what is not to be shown of values.
+    pub(super) redaction: &'a Redaction,
 }
 
 /// How two answers differ, over all outputs.
@@ -45,7 +47,14 @@ pub(super) fn compare(pair: &Pair<'_>, tolerances: &Tolerances) -> Difference {
         let tolerance = tolerances.get(&spec.name).copied().unwrap_or(TOLERANCE);
         match other {
             None => difference.worst(f64::INFINITY, || format!("output '{}' is missing", spec.name)),
-            Some(other) => output(&spec.name, (tensor, other), (pair.rows, tolerance), &mut difference),
+            Some(other) => {
+                let before = difference.largest;
+                output(&spec.name, (tensor, other), (pair.rows, tolerance), &mut difference);
+                let hidden = pair.redaction.method(Side::Output, &spec.name).is_some();
+                if hidden && difference.largest > before {
+                    difference.place = format!("output '{}' differs; its values are redacted", spec.name);
+                }
+            }
         }
     }
     difference

@@ -1,7 +1,7 @@
 //! Comparing answers, and what is remembered of it.
 
 use bytes::Bytes;
-use gannet_models::{DType, Dim, Signature, TensorSpec};
+use gannet_models::{DType, Dim, Redaction, Signature, TensorSpec, redaction::Method};
 
 use super::{
     compare::{Difference, Pair, compare},
@@ -25,7 +25,12 @@ fn rows(values: &[[f32; 3]]) -> Tensors {
 fn difference(a: &[[f32; 3]], b: &[[f32; 3]], tolerance: f64) -> Difference {
     let (signature, a, b) = (signature("y"), rows(a), rows(b));
     let tolerances = [("y".to_owned(), tolerance)].into();
-    let pair = Pair { primary: (&signature, &a), shadow: (&signature, &b), rows: a[0].shape[0] };
+    let pair = Pair {
+        primary: (&signature, &a),
+        shadow: (&signature, &b),
+        rows: a[0].shape[0],
+        redaction: &Redaction::default(),
+    };
     compare(&pair, &tolerances)
 }
 
@@ -44,6 +49,16 @@ fn values_are_compared_within_their_tolerance() {
 }
 
 #[test]
+fn what_is_redacted_is_not_shown() {
+    let (signature, a, b) = (signature("y"), rows(&[[1.0, 2.0, 3.0]]), rows(&[[1.0, 2.0, 777.0]]));
+    let redaction = Redaction { outputs: [("y".to_owned(), Method::Hash)].into(), ..Redaction::default() };
+    let pair = Pair { primary: (&signature, &a), shadow: (&signature, &b), rows: 1, redaction: &redaction };
+    let found = compare(&pair, &Tolerances::new());
+    assert!(found.largest > 1.0, "it is still found: {found:?}");
+    assert_eq!(found.place, "output 'y' differs; its values are redacted");
+}
+
+#[test]
 fn order_is_compared_row_by_row() {
     let found = difference(&[[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]], &[[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]], 1.0);
     assert_eq!(found.best_same, [true, false]);
@@ -56,7 +71,12 @@ fn order_is_compared_row_by_row() {
 fn an_output_that_is_missing_is_a_difference() {
     let (first, second) = (signature("y"), signature("z"));
     let tensors = rows(&[[1.0; 3]]);
-    let pair = Pair { primary: (&first, &tensors), shadow: (&second, &tensors), rows: 1 };
+    let pair = Pair {
+        primary: (&first, &tensors),
+        shadow: (&second, &tensors),
+        rows: 1,
+        redaction: &Redaction::default(),
+    };
     let found = compare(&pair, &Tolerances::new());
     assert!(found.largest.is_infinite() && found.place.contains("'y' is missing"), "{found:?}");
 }
