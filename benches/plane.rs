@@ -40,6 +40,7 @@ impl Plane {
             backends: vec![Arc::new(backend.clone())],
             qualify: Arc::new(NoGolden),
             loader_nice: 0,
+            drift: None,
         };
         let (control, manager) = Control::start(config).expect("a thread");
         Self { backend, control, manager: Some(manager), folder }

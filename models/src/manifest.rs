@@ -38,6 +38,9 @@
 //! [redaction.inputs]           # likewise [redaction.outputs]; "*" is for those that are not named
 //! customer = "hash"            # or "mask", "drop": what is captured or shown of its values
 //!
+//! [drift]
+//! rate = 0.05                  # share of the requests that is sampled
+//!
 //! [[padding]]
 //! axis = "sequence"
 //! buckets = [32, 64, 128]
@@ -143,6 +146,7 @@ fn read(mut root: Table<'_>, model_dir: &Path, settings: &mut ModelSettings) {
         };
         table.finish();
     }
+    read_drift(&mut root, settings);
     settings.padding = root.tables("padding").into_iter().filter_map(read_padding).collect();
     let tensors = |tables: Vec<Table<'_>>, labelled| {
         tables.into_iter().filter_map(|table| read_tensor(table, labelled, model_dir)).collect()
@@ -212,6 +216,19 @@ fn read_methods(root: &mut Table<'_>, side: &str) -> BTreeMap<String, Method> {
     }
     table.finish();
     methods
+}
+
+fn read_drift(root: &mut Table<'_>, settings: &mut ModelSettings) {
+    if let Some(mut table) = root.table("drift") {
+        settings.drift_rate = table.number("rate").filter(|rate| {
+            let fits = (0.0..=1.0).contains(rate);
+            if !fits {
+                table.fault("rate", "a share from 0 to 1", &rate.to_string());
+            }
+            fits
+        });
+        table.finish();
+    }
 }
 
 fn read_padding(mut table: Table<'_>) -> Option<Padding> {

@@ -63,6 +63,8 @@ pub struct ModelSettings {
     pub redaction: Redaction,
     /// Memory this model is said to need, in bytes; `None`: estimated from its files.
     pub memory_bytes: Option<u64>,
+    /// Share of its requests that is sampled to see drift, 0 to 1; `None`: the server's.
+    pub drift_rate: Option<f64>,
 }
 
 impl Default for ModelSettings {
@@ -90,6 +92,7 @@ impl Default for ModelSettings {
             allow_torchscript: false,
             redaction: Redaction::default(),
             memory_bytes: None,
+            drift_rate: None,
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod listener;
 mod router;
 
 mod config_view;
+mod drift;
 mod labels;
 mod models;
 mod registry;

@@ -15,6 +15,7 @@ use gannet_runtime::{
         lifecycle::LifecycleLimits,
         manager::{Control, ControlConfig},
     },
+    drift::{Drift, DriftConfig},
 };
 
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
     admission::Admission,
     backends,
     config::{Config, RegistryConfig, RepositoryApi, address::Address},
+    drift::{Outlet, WebhookOut},
     exporter::{self, Exporter},
     net,
     rehearsal::Rehearsal,
@@ -39,6 +41,7 @@ pub struct App {
     addresses: Addresses,
     data: Option<net::Handle>,
     admin: Option<admin::Handle>,
+    outlet: Outlet,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -73,17 +76,29 @@ impl App {
             memory_bytes_max: config.memory_bytes_max,
             loads_max: config.runtime.loader_threads,
         };
-        let (control, manager) = Control::start(ControlConfig {
+        let watch = DriftConfig { nice: config.runtime.loader_nice, ..config.drift.watch };
+        let (drift, looking) = Drift::start(watch).context("the drift monitor did not start")?;
+        let started = Control::start(ControlConfig {
             limits,
             backends: backends.all.clone(),
             qualify: Arc::new(Rehearsal::new(&config.repository)),
             loader_nice: config.runtime.loader_nice,
-        })
-        .context("the control plane did not start")?;
-        let started = start_rest(&config, listeners, addresses, &backends, control.clone(), recorder);
-        let (state, data, admin, mut threads) = started.inspect_err(|_| control.stop())?;
+            drift: Some(Arc::clone(&drift)),
+        });
+        let started = started.inspect_err(|_| drift.stop());
+        let (control, manager) = started.context("the control plane did not start")?;
+        let planes = (control.clone(), Arc::clone(&drift));
+        let started = start_rest(&config, listeners, addresses, &backends, planes, recorder);
+        let stop = || {
+            control.stop();
+            drift.stop();
+        };
+        let (state, data, admin, mut threads) = started.inspect_err(|_| stop())?;
         threads.push(manager);
-        Ok(Self { state, config, addresses, data: Some(data), admin: Some(admin), threads })
+        threads.push(looking);
+        let (outlet, telling) = start_outlet(&config, &state).inspect_err(|_| stop())?;
+        threads.push(telling);
+        Ok(Self { state, config, addresses, data: Some(data), admin: Some(admin), outlet, threads })
     }
 
     /// Where it listens.
@@ -104,6 +119,14 @@ impl App {
         &self.config
     }
 
+    fn stop_planes(&self) {
+        self.state.repository.stop();
+        self.state.traffic.stop();
+        self.state.control.stop();
+        self.outlet.stop();
+        self.state.drift.stop();
+    }
+
     /// Ends everything: not ready at once; after `lame_duck` no new connections; `grace` for what is under way and
     /// for models to be destroyed. Blocks for as long. Whether everything had ended by then.
     #[must_use = "tells whether requests were lost"]
@@ -117,9 +140,7 @@ impl App {
             data.close();
             finished &= data.join(until - clock::now());
         }
-        self.state.repository.stop();
-        self.state.traffic.stop();
-        self.state.control.stop();
+        self.stop_planes();
         finished &= join_all(std::mem::take(&mut self.threads), until);
         if let Some(admin) = self.admin.take() {
             admin.close();
@@ -135,9 +156,7 @@ impl Drop for App {
             data.close();
         }
         if !self.threads.is_empty() {
-            self.state.repository.stop();
-            self.state.traffic.stop();
-            self.state.control.stop();
+            self.stop_planes();
         }
         if let Some(admin) = &self.admin {
             admin.stop();
@@ -153,7 +172,7 @@ fn start_rest(
     listeners: Listeners,
     addresses: Addresses,
     backends: &backends::Backends,
-    control: Control,
+    (control, drift): (Control, Arc<Drift>),
     recorder: &'static metrics_exporter_prometheus::PrometheusHandle,
 ) -> anyhow::Result<Rest> {
     // routes and labels hold before the first version can answer
@@ -170,6 +189,7 @@ fn start_rest(
         control,
         repository,
         traffic,
+        drift,
         admission: Admission::new(config.inflight_bytes_max),
         limits: config.limits,
         repository_access: repository_access(config.repository.mode, config.repository.api, &data_ports),
@@ -212,6 +232,16 @@ fn start_rest(
             Err(error)
         }
     }
+}
+
+/// Who tells others of drift.
+fn start_outlet(config: &Config, state: &State) -> anyhow::Result<(Outlet, JoinHandle<()>)> {
+    let settings = &config.drift;
+    let webhook = settings.webhook_url.clone().zip(settings.webhook_secret.clone());
+    let webhook = webhook.map(|(url, secret)| WebhookOut { url, secret });
+    let registry = state.repository.registry().cloned();
+    let server = sources::server_name(&config.registry);
+    Outlet::start(Arc::clone(&state.drift), registry, webhook, server).context("nobody can be told of drift")
 }
 
 /// Where models come from, and how they are looked at.

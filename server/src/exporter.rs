@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, sync::OnceLock};
 use bytes::Bytes;
 use gannet_runtime::{
     control::{manager, rollout::View},
-    metrics::{LoadCounts, VersionSample, render, render_loads, render_rollouts, render_routes},
+    metrics::{
+        LoadCounts, VersionSample, render, render_drift, render_loads, render_rollouts, render_routes,
+    },
     table::RouteEntry,
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -65,6 +67,7 @@ pub fn page(state: &State, recorder: &PrometheusHandle, native: bool) -> String 
     page.push_str(&render_loads(&loads));
     page.push_str(&render_routes(&routes));
     page.push_str(&rollouts(&state.traffic.rollouts()));
+    page.push_str(&render_drift(&state.drift));
     page.push_str(&recorder.render());
     page
 }

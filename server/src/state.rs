@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gannet_runtime::{control::manager::Control, table::TableReader};
+use gannet_runtime::{control::manager::Control, drift::Drift, table::TableReader};
 
 use crate::{
     admission::Admission,
@@ -74,6 +74,8 @@ pub struct State {
     pub repository: Repository,
     /// Who changes routes and labels.
     pub traffic: Traffic,
+    /// Who looks at a share of the requests.
+    pub drift: Arc<Drift>,
     /// What is in flight.
     pub admission: Arc<Admission>,
     /// Bounds of one request.

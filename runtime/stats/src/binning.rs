@@ -137,6 +137,12 @@ impl NumericBins {
         &self.edges
     }
 
+    /// The greatest value of the reference.
+    #[must_use]
+    pub fn greatest(&self) -> f64 {
+        self.greatest
+    }
+
     /// The bins of values below the reference, above it, missing, and not finite.
     #[must_use]
     pub fn special(&self) -> [usize; 4] {

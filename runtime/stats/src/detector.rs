@@ -169,6 +169,15 @@ impl DriftDetector {
         log_sum_exp(fixed.chain(self.learning.iter().map(|learner| learning + learner.expert.wealth)))
     }
 
+    /// Bytes on the heap.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let tables = self.fixed.len() + 2 * self.learning.len() + 1;
+        8 * self.p.len() * tables
+            + self.fixed.len() * size_of::<Expert>()
+            + self.learning.len() * size_of::<Learner>()
+    }
+
     /// Begins anew, after an alarm.
     pub fn reset(&mut self) {
         self.fixed.iter_mut().for_each(|expert| expert.wealth = 0.0);
@@ -199,6 +208,12 @@ impl RateDetector {
         let limit = (1.5 * reference).max(reference + 0.001).min(1.0);
         let rates = RATES.iter().map(|times| times * limit).filter(|rate| *rate < 1.0);
         Ok(Self { limit, experts: rates.map(|rate| (rate, 0.0)).collect() })
+    }
+
+    /// Bytes on the heap.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.experts.len() * size_of::<(f64, f64)>()
     }
 
     /// The highest rate that raises no alarm.

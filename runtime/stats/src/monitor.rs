@@ -2,7 +2,11 @@
 //! scores, and the evidence that it is no longer the same. Everything is counted; no value is kept. Must not know where
 //! values come from, any clock, or what an alarm is for.
 
+mod correlation;
+
 use serde::{Deserialize, Serialize};
+
+use self::correlation::Correlation;
 
 use crate::{
     StatsError,
@@ -23,8 +27,6 @@ const SMOOTHING: f64 = 0.2;
 /// Lag-1 correlation above which batches are no longer nearly independent. Measured: at 0.5 the statistic came to its
 /// threshold without any drift, at 0.3 it stayed far below.
 const CORRELATION_MAX: f64 = 0.3;
-/// Values before a correlation is believed.
-const CORRELATION_ROWS_MIN: f64 = 500.0;
 
 /// Where a feature's values fall.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,6 +65,33 @@ impl Bins {
         match self {
             Self::Numeric(bins) => bins.len(),
             Self::Category(bins) => bins.len(),
+        }
+    }
+
+    /// Bytes on the heap.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Numeric(bins) => 8 * (bins.edges().len() + bins.edges().len().next_power_of_two()),
+            // each text twice, with its place
+            Self::Category(bins) => bins.categories().iter().map(|text| 2 * text.len() + 64).sum(),
+        }
+    }
+
+    /// What each bin holds, for people: a bin of numbers by its upper edge.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            Self::Numeric(bins) => {
+                let edges = bins.edges().iter().map(|edge| format!("<= {edge}"));
+                let last = format!("<= {}", bins.greatest());
+                let special = ["below", "above", "missing", "not finite"].map(str::to_owned);
+                edges.chain([last]).chain(special).collect()
+            }
+            Self::Category(bins) => {
+                let special = ["<other>", "<missing>"].map(str::to_owned);
+                bins.categories().iter().cloned().chain(special).collect()
+            }
         }
     }
 
@@ -174,7 +203,10 @@ impl FeatureMonitor {
         let tolerance = DriftDetector::tolerance(TOLERATED, count, rows);
         let detector = if count > 1 { Some(DriftDetector::new(&shares, tolerance)?) } else { None };
         let rare = reference.bins.rare().into_iter().map(|(name, bin)| {
-            let rate = reference.counts.counts[bin] as f64 / rows as f64;
+            // what a short reference happens not to have may be there all the same: two standard errors, and the rule
+            // of three
+            let count = reference.counts.counts[bin] as f64;
+            let rate = ((count + 2.0 * count.sqrt() + 3.0) / rows as f64).min(1.0);
             Ok(RareBin { name, bin, detector: RateDetector::new(rate)?, batch: 0 })
         });
         let place = |bin: usize| normal_quantile((bin as f64 + 0.5) / count as f64);
@@ -221,6 +253,7 @@ impl FeatureMonitor {
             rare.detector.add(rare.batch, self.batch_rows);
             rare.batch = 0;
         }
+        self.correlation.turn();
         self.batch.fill(0);
         self.batch_rows = 0;
     }
@@ -322,6 +355,27 @@ impl FeatureMonitor {
         self.last.as_ref()
     }
 
+    /// The window that is under way, as if it were over; `None` while it has no rows.
+    #[must_use]
+    pub fn under_way(&self, alpha: f64) -> Option<Window> {
+        (self.window.rows() > 0).then(|| self.judge(self.window.clone(), alpha).ok()).flatten()
+    }
+
+    /// Bytes that it takes, those of its reference included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let words = self.coarse.len()
+            + self.batch.len()
+            + self.places.len()
+            + self.smoothed.len()
+            + self.window.counts.len()
+            + self.reference.counts.counts.len()
+            + self.last.as_ref().map_or(0, |last| last.counts.counts.len());
+        let detector = self.detector.as_ref().map_or(0, DriftDetector::bytes);
+        let rare = self.rare.iter().map(|rare| size_of::<RareBin>() + rare.detector.bytes()).sum::<usize>();
+        size_of::<Self>() + words * 8 + detector + rare + self.reference.bins.bytes()
+    }
+
     /// Rows of the window that is under way.
     #[must_use]
     pub fn rows(&self) -> u64 {
@@ -339,35 +393,6 @@ impl FeatureMonitor {
     #[must_use]
     pub fn is_correlated(&self) -> bool {
         self.correlation.value().is_some_and(|value| value > CORRELATION_MAX)
-    }
-}
-
-/// Correlation of each value with the one before, of the whole stream.
-#[derive(Debug, Clone, Default)]
-struct Correlation {
-    before: Option<f64>,
-    n: f64,
-    sum: f64,
-    squares: f64,
-    products: f64,
-}
-
-impl Correlation {
-    fn push(&mut self, value: f64) {
-        if let Some(before) = self.before {
-            self.products += before * value;
-        }
-        self.before = Some(value);
-        self.n += 1.0;
-        self.sum += value;
-        self.squares += value * value;
-    }
-
-    fn value(&self) -> Option<f64> {
-        let mean = self.sum / self.n;
-        let variance = self.squares / self.n - mean * mean;
-        let known = self.n >= CORRELATION_ROWS_MIN && variance > 1e-12;
-        known.then(|| (self.products / (self.n - 1.0) - mean * mean) / variance)
     }
 }
 

@@ -219,6 +219,15 @@ fn check_together(config: &Config, faults: &mut Vec<Fault>) {
         let advice = "name a [[models.source]], or leave webhook.listen out";
         fault("webhook.listen", "no listener without a registry to look at", "a listener", advice);
     }
+    if config.drift.webhook_url.is_some() != config.drift.webhook_secret.is_some() {
+        let advice = "name what events are signed with, such as drift.webhook_secret = \"env:NAME\"";
+        fault(
+            "drift.webhook_url",
+            "drift.webhook_url and drift.webhook_secret together",
+            "one of them",
+            advice,
+        );
+    }
     let has_sources = !config.registry.sources.is_empty() || !config.registry.allow.is_empty();
     if !explicit && config.repository.paths.is_empty() && !has_sources {
         fault("repository.paths", "at least one path", "none", "name a folder of models");
