@@ -174,10 +174,12 @@ impl Drift {
         servable.settings.drift_rate.unwrap_or(self.config.rate).clamp(0.0, 1.0)
     }
 
-    /// Lets a version's requests be sampled at its rate.
-    pub(crate) fn attach(&self, servable: &Servable) {
+    /// Lets a version's requests be sampled at its rate; whether that is any.
+    pub(crate) fn attach(&self, servable: &Servable) -> bool {
+        let rate = self.rate(servable);
         // of positive numbers, the greater has the greater bits
-        self.shared.rate_max.fetch_max(self.rate(servable).to_bits(), Ordering::Relaxed);
+        self.shared.rate_max.fetch_max(rate.to_bits(), Ordering::Relaxed);
+        rate > 0.0
     }
 
     #[cold]

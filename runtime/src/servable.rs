@@ -170,10 +170,9 @@ impl Servable {
         }
     }
 
-    /// Has a share of its requests looked at.
+    /// Has a share of its requests looked at, if any is wanted.
     pub fn watch(&mut self, drift: &Arc<Drift>) {
-        drift.attach(self);
-        self.drift = Some(Arc::clone(drift));
+        self.drift = drift.attach(self).then(|| Arc::clone(drift));
     }
 
     /// Starts one thread for each instance. Threads inherit the caller's priority: never call it on a loader.

@@ -7,7 +7,7 @@ use gannet_stats::{
     adwin::Adwin,
     frequent::Frequent,
     moments::Moments,
-    monitor::{BATCH_ROWS, Bins, FeatureMonitor, Value, Window},
+    monitor::{BATCH_ROWS, Bins, FeatureMonitor, Thresholds, Value, Window},
     multiple::e_benjamini_hochberg,
 };
 
@@ -49,6 +49,7 @@ pub(super) struct Watch {
     version: gannet_models::Version,
     rate: f64,
     phase: Phase,
+    thresholds: Thresholds,
     origin: &'static str,
     rows: u64,
     window_began_ms: u64,
@@ -106,6 +107,7 @@ impl Watch {
             model: servable.model.clone(),
             version: servable.version.clone(),
             rate,
+            thresholds: thresholds(made.as_ref()),
             phase: made.unwrap_or_else(|| Phase::Learning(Box::new(Builder::new(&servable.signature)))),
             origin,
             rows: 0,
@@ -167,6 +169,7 @@ impl Watch {
     fn learn(&mut self, servable: &Servable) {
         let Phase::Learning(builder) = &self.phase else { return };
         let made = builder.finish(0).ok().and_then(|baseline| watching(servable, &baseline));
+        self.thresholds = thresholds(made.as_ref());
         self.origin = if made.is_some() { "first rows" } else { "none" };
         self.phase = made.unwrap_or_else(|| Phase::Learning(Box::new(Builder::new(&servable.signature))));
         self.estimate = Moments::default();
@@ -235,9 +238,8 @@ impl Watch {
 
     fn end_window(&mut self, now_ms: u64) {
         let Phase::Watching(features, ..) = &mut self.phase else { return };
-        let alpha = WINDOW_ALPHA / features.len().max(1) as f64;
         for watched in features.iter_mut() {
-            watched.monitor.end_window(alpha);
+            watched.monitor.end_window(&mut self.thresholds);
         }
         self.window_began_ms = now_ms;
         self.last_estimate = (self.estimate.n() > 0).then(|| self.estimate.mean());
@@ -250,13 +252,13 @@ impl Watch {
         }
     }
 
-    pub(super) fn report(&self, shared: &Shared) -> Report {
+    pub(super) fn report(&mut self, shared: &Shared) -> Report {
         let h = self.h(shared);
         let (features, baseline_rows, usual): (Vec<FeatureReport>, u64, Option<f64>) = match &self.phase {
             Phase::Learning(_) => (Vec::new(), 0, None),
             Phase::Watching(features, rows, usual) => {
-                let alpha = WINDOW_ALPHA / features.len().max(1) as f64;
-                (features.iter().map(|watched| watched.report(h, alpha)).collect(), *rows, *usual)
+                let thresholds = &mut self.thresholds;
+                (features.iter().map(|watched| watched.report(h, thresholds)).collect(), *rows, *usual)
             }
         };
         let state = match &self.phase {
@@ -311,6 +313,12 @@ fn watching(servable: &Servable, baseline: &Baseline) -> Option<Phase> {
         },
     );
     Some(Phase::Watching(watched.collect::<Option<_>>()?, baseline.rows, usual))
+}
+
+/// For all features together.
+fn thresholds(phase: Option<&Phase>) -> Thresholds {
+    let features = if let Some(Phase::Watching(features, ..)) = phase { features.len() } else { 1 };
+    Thresholds::new(WINDOW_ALPHA / features.max(1) as f64)
 }
 
 /// What was predicted, by the output of scores or the last one.
@@ -378,9 +386,10 @@ impl Watched {
         self.peak.map_or(f64::NEG_INFINITY, |peak| peak).max(self.monitor.log_e())
     }
 
-    fn report(&self, h: f64, alpha: f64) -> FeatureReport {
+    fn report(&self, h: f64, thresholds: &mut Thresholds) -> FeatureReport {
         let reference = self.monitor.reference();
-        let under_way = if self.monitor.window().is_none() { self.monitor.under_way(alpha) } else { None };
+        let under_way =
+            if self.monitor.window().is_none() { self.monitor.under_way(thresholds) } else { None };
         let window: Option<&Window> = self.monitor.window().or(under_way.as_ref());
         let is_numeric = matches!(reference.bins, Bins::Numeric(_));
         let shares = |counts: &[u64]| {

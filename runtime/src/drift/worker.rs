@@ -134,8 +134,11 @@ impl Worker<'_> {
 
     fn report(&mut self) {
         let shared = self.now();
-        self.watches.values_mut().for_each(|watch| watch.look(&shared));
-        let reports = self.watches.values().map(|watch| Arc::new(watch.report(&shared))).collect();
+        let report = |watch: &mut Watch| {
+            watch.look(&shared);
+            Arc::new(watch.report(&shared))
+        };
+        let reports = self.watches.values_mut().map(report).collect();
         // whoever reads never waits for this thread, which may not run for long
         self.shared.reports.store(Arc::new(reports));
     }

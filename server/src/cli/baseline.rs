@@ -10,6 +10,7 @@ use std::{
 use clap::{Args, Subcommand};
 use gannet_data::{Cell, Dataset};
 use gannet_models::{DType, Dim, IngestLimits, Signature, TensorSpec};
+use gannet_registry::AspiredVersion;
 use gannet_runtime::{
     Tensor,
     control::loader,
@@ -151,14 +152,23 @@ fn load(args: &MakeArgs) -> Result<(Servable, PathBuf), Failed> {
 
 fn load_from(args: &MakeArgs, copies: &Path, engines: &Backends) -> Result<(Servable, PathBuf), String> {
     let path = args.path.display();
-    let (found, store) = check::find(&args.path, copies, engines)?;
+    // a version's folder is found through its model's, which says how it is served
+    let holds_model = |file: &String| args.path.join(file).is_file();
+    let is_version = args.path.is_dir() && backends::known_files(&engines.all).iter().any(holds_model);
+    let (place, wanted) = match (args.path.parent(), args.path.file_name()) {
+        (Some(parent), Some(name)) if is_version => (parent, name.to_str()),
+        _ => (&*args.path, None),
+    };
+    let (found, store) = check::find(place, copies, engines)?;
     let [model] = &found.models[..] else {
         let names: Vec<&str> = found.models.iter().map(|model| model.name.as_str()).collect();
         let got = if names.is_empty() { found.problems.join("; ") } else { names.join(", ") };
         return Err(format!("{path}: expected one model, got {}: {got}; name its folder", names.len()));
     };
-    let version = model.versions.last().ok_or_else(|| {
-        format!("{path}: the model has no version that can be read: {}", model.problems.join("; "))
+    let fits = |version: &&AspiredVersion| wanted.is_none_or(|name| version.version.as_str() == name);
+    let version = model.versions.iter().rev().find(fits).ok_or_else(|| {
+        let why = model.problems.join("; ");
+        format!("{path}: no such version can be read, or the settings do not serve it: {why}")
     })?;
     let limits = IngestLimits::default();
     let artifact = store.ingest(&version.location, &limits).map_err(|error| error.to_string())?;

@@ -97,15 +97,19 @@ fn the_mean_distance_of_false_alarms_is_as_promised() {
 fn a_window_has_its_scores() {
     let mut random = Random::new(9);
     let mut monitor = monitor(&mut random);
-    assert_eq!(monitor.end_window(0.01), None);
+    assert_eq!(monitor.end_window(&mut Thresholds::new(0.01)), None);
     (0..10_000).for_each(|_| monitor.push(Value::Number(random.normal())));
-    let same = monitor.end_window(0.01).unwrap().clone();
+    let same = monitor.end_window(&mut Thresholds::new(0.01)).unwrap().clone();
     assert!(same.scores.psi < same.psi_threshold && same.wasserstein.unwrap() < 0.05, "{same:?}");
     (0..10_000).for_each(|_| monitor.push(Value::Number(random.normal() + 0.5)));
-    let moved = monitor.end_window(0.01).unwrap().clone();
+    let moved = monitor.end_window(&mut Thresholds::new(0.01)).unwrap().clone();
     assert!((moved.scores.psi - 0.25).abs() < 0.05 && moved.scores.psi > moved.psi_threshold, "{moved:?}");
     // the tails beyond the outer edges are not in it
     assert!((moved.wasserstein.unwrap() - 0.5).abs() < 0.03, "{moved:?}");
+    assert!(
+        (moved.counts.moments.mean() - 0.5).abs() < 0.05
+            && (moved.counts.moments.variance() - 1.0).abs() < 0.1
+    );
     assert!(moved.psi_smoothed > same.psi_smoothed && moved.psi_smoothed < moved.scores.psi);
     assert_eq!(monitor.rows(), 0);
 }
@@ -145,12 +149,12 @@ fn a_feature_takes_little_memory() {
     let mut random = Random::new(23);
     let mut numbers = monitor(&mut random);
     (0..1000).for_each(|_| numbers.push(Value::Number(random.normal())));
-    numbers.end_window(0.01);
+    numbers.end_window(&mut Thresholds::new(0.01));
     let names: Vec<String> = (0..256).map(|index| format!("category {index:03}")).collect();
     let known: Vec<Option<&str>> = (0..10_240).map(|row| Some(names[row % 256].as_str())).collect();
     let mut texts = FeatureMonitor::new(Reference::of_categories(&known)).unwrap();
     (0..1000).for_each(|row| texts.push(Value::Text(&names[row % 256])));
-    texts.end_window(0.01);
+    texts.end_window(&mut Thresholds::new(0.01));
     println!("{} bytes a numeric feature, {} a categorical one of 256", numbers.bytes(), texts.bytes());
     assert!(texts.bytes() <= 24 << 10, "{}", texts.bytes());
     assert!(numbers.bytes() <= NUMERIC_BYTES_MAX, "{}", numbers.bytes());
