@@ -51,6 +51,7 @@ impl Plane {
             qualify: Arc::new(NoGolden),
             loader_nice: 0,
             drift,
+            tap: None,
         };
         let (control, manager) = Control::start(config).expect("a thread");
         Self { backend, control, manager: Some(manager), folder }

@@ -41,6 +41,9 @@
 //! [drift]
 //! rate = 0.05                  # share of the requests that is sampled
 //!
+//! [capture]
+//! rate = 0.1                   # share of the requests that is captured, where the server captures
+//!
 //! [[padding]]
 //! axis = "sequence"
 //! buckets = [32, 64, 128]
@@ -146,7 +149,8 @@ fn read(mut root: Table<'_>, model_dir: &Path, settings: &mut ModelSettings) {
         };
         table.finish();
     }
-    read_drift(&mut root, settings);
+    settings.drift_rate = read_rate(&mut root, "drift");
+    settings.capture_rate = read_rate(&mut root, "capture");
     settings.padding = root.tables("padding").into_iter().filter_map(read_padding).collect();
     let tensors = |tables: Vec<Table<'_>>, labelled| {
         tables.into_iter().filter_map(|table| read_tensor(table, labelled, model_dir)).collect()
@@ -218,17 +222,18 @@ fn read_methods(root: &mut Table<'_>, side: &str) -> BTreeMap<String, Method> {
     methods
 }
 
-fn read_drift(root: &mut Table<'_>, settings: &mut ModelSettings) {
-    if let Some(mut table) = root.table("drift") {
-        settings.drift_rate = table.number("rate").filter(|rate| {
-            let fits = (0.0..=1.0).contains(rate);
-            if !fits {
-                table.fault("rate", "a share from 0 to 1", &rate.to_string());
-            }
-            fits
-        });
-        table.finish();
-    }
+/// `rate` of a table of its own.
+fn read_rate(root: &mut Table<'_>, name: &str) -> Option<f64> {
+    let mut table = root.table(name)?;
+    let rate = table.number("rate").filter(|rate| {
+        let fits = (0.0..=1.0).contains(rate);
+        if !fits {
+            table.fault("rate", "a share from 0 to 1", &rate.to_string());
+        }
+        fits
+    });
+    table.finish();
+    rate
 }
 
 fn read_padding(mut table: Table<'_>) -> Option<Padding> {

@@ -65,6 +65,8 @@ pub struct ModelSettings {
     pub memory_bytes: Option<u64>,
     /// Share of its requests that is sampled to see drift, 0 to 1; `None`: the server's.
     pub drift_rate: Option<f64>,
+    /// Share of the requests that is captured; `None`: what the server says.
+    pub capture_rate: Option<f64>,
 }
 
 impl Default for ModelSettings {
@@ -93,6 +95,7 @@ impl Default for ModelSettings {
             redaction: Redaction::default(),
             memory_bytes: None,
             drift_rate: None,
+            capture_rate: None,
         }
     }
 }

@@ -21,6 +21,8 @@ pub mod shadow;
 
 pub mod drift;
 
+pub mod capture;
+
 pub mod batch;
 
 pub mod control;

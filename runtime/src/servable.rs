@@ -27,6 +27,7 @@ use crate::{
         queue::{Entry, GroupKey, Queue},
     },
     clock,
+    capture::{Attached, Tap},
     drift::{Baseline, Drift},
     metrics::{ModelStats, Outcome},
     request::{Checked, Contract, Tensors},
@@ -79,6 +80,8 @@ pub struct Servable {
     pub baseline: Option<Arc<Baseline>>,
     /// Who looks at a share of its requests.
     pub drift: Option<Arc<Drift>>,
+    /// Where copies of its requests go, if any are wanted.
+    pub tap: Option<Attached>,
     layout: Layout,
     policy: BatchPolicy,
     queue: Mutex<Queue<Pending>>,
@@ -167,12 +170,18 @@ impl Servable {
             stats: ModelStats::default(),
             baseline: loaded.baseline,
             drift: None,
+            tap: None,
         }
     }
 
     /// Has a share of its requests looked at, if any is wanted.
     pub fn watch(&mut self, drift: &Arc<Drift>) {
         self.drift = drift.attach(self).then(|| Arc::clone(drift));
+    }
+
+    /// Has a share of its requests copied, if any is wanted.
+    pub fn copy_to(&mut self, tap: &Arc<Tap>) {
+        self.tap = tap.attach(self);
     }
 
     /// Starts one thread for each instance. Threads inherit the caller's priority: never call it on a loader.

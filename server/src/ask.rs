@@ -14,6 +14,7 @@ use bytes::Bytes;
 use gannet_models::DType;
 use gannet_runtime::{
     InferError, InferRequest, InferResponse, Tensor, Time, clock,
+    capture::Chosen,
     drift::Sampled,
     route::{Arm, Sticky, StickyKey},
     servable::{Answering, Servable},
@@ -218,6 +219,8 @@ pub struct Asked {
     watched: Option<Box<Watched>>,
     /// What is looked at for drift, of a few.
     sampled: Option<Box<Sampled>>,
+    /// What is captured, of a few.
+    chosen: Option<Box<Chosen>>,
     id: String,
     wanted: SmallVec<[Wanted; 2]>,
     rows: usize,
@@ -247,6 +250,7 @@ pub fn begin(table: &TableReader, target: Target<'_>, mut ask: Ask) -> Result<As
     let rows = checked.rows;
     let watched = Watched::new(shadows, &checked);
     let sampled = Sampled::new(&servable, &checked);
+    let chosen = Chosen::new(&servable, &checked, &mut ask.id, generate_id);
     let submitted = servable.submit(InferRequest {
         inputs: checked.inputs,
         rows,
@@ -259,7 +263,7 @@ pub fn begin(table: &TableReader, target: Target<'_>, mut ask: Ask) -> Result<As
             arm.ended(&servable, &ask.id, ask.arrived, Err(error));
         }
     })?;
-    Ok(Asked { answering, arm, watched, sampled, id: ask.id, wanted, rows })
+    Ok(Asked { answering, arm, watched, sampled, chosen, id: ask.id, wanted, rows })
 }
 
 /// What keeps the request's user with a version. A request that has no id and goes by it gets one.
@@ -305,6 +309,10 @@ impl Asked {
         }
         if let Some(sampled) = self.sampled {
             (*sampled).answered(&servable, &id, &response);
+        }
+        if let Some(chosen) = self.chosen {
+            let arm = self.arm.as_ref().map(Arm::version);
+            (*chosen).answered(&servable, (&id, arm), self.answering.arrived(), &response);
         }
         if let Some(arm) = &self.arm {
             arm.ended(&servable, &id, self.answering.arrived(), response.as_ref());

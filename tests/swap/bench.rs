@@ -41,6 +41,7 @@ impl Bench {
             qualify: Arc::new(NoGolden),
             loader_nice: 0,
             drift: None,
+            tap: None,
         };
         let (control, manager) = Control::start(config).unwrap();
         Self { backend, control, manager: Some(manager), store, folder }

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     backend::Backend,
+    capture::Tap,
     drift::Drift,
     metrics::process,
     route::{Judge, LiveRoute, Route, Shadow},
@@ -46,6 +47,8 @@ pub struct ControlConfig {
     pub loader_nice: i32,
     /// Who looks at a share of the requests.
     pub drift: Option<Arc<Drift>>,
+    /// Where copies of requests go, if anywhere.
+    pub tap: Option<Arc<Tap>>,
 }
 
 enum Command {
@@ -142,6 +145,7 @@ impl Control {
             jobs,
             retire,
             drift: config.drift,
+            tap: config.tap,
         };
         let run = move || {
             manager.run(&receiver);
@@ -256,6 +260,7 @@ struct Manager {
     jobs: Sender<LoadJob>,
     retire: Sender<Retired>,
     drift: Option<Arc<Drift>>,
+    tap: Option<Arc<Tap>>,
 }
 
 impl Manager {
@@ -347,6 +352,9 @@ impl Manager {
             let mut servable = Servable::new(*loaded);
             if let Some(drift) = &self.drift {
                 servable.watch(drift);
+            }
+            if let Some(tap) = &self.tap {
+                servable.copy_to(tap);
             }
             let servable = Arc::new(servable);
             let threads =
