@@ -22,8 +22,10 @@ use crate::{
     admission::Admission,
     backends,
     config::{Config, RegistryConfig, RepositoryApi, address::Address},
+    edge::EdgeJobs,
     exporter::{self, Exporter},
     net,
+    ota::{Ota, endpoint::Door},
     rehearsal::Rehearsal,
     repository::{AliasHook, ControlMode, FollowOptions, Repository, RepositoryOptions},
     sources,
@@ -39,6 +41,7 @@ pub struct App {
     addresses: Addresses,
     data: Option<net::Handle>,
     admin: Option<admin::Handle>,
+    ota: Option<admin::Handle>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -81,9 +84,9 @@ impl App {
         })
         .context("the control plane did not start")?;
         let started = start_rest(&config, listeners, addresses, &backends, control.clone(), recorder);
-        let (state, data, admin, mut threads) = started.inspect_err(|_| control.stop())?;
+        let Rest { state, data, admin, ota, mut threads } = started.inspect_err(|_| control.stop())?;
         threads.push(manager);
-        Ok(Self { state, config, addresses, data: Some(data), admin: Some(admin), threads })
+        Ok(Self { state, config, addresses, data: Some(data), admin: Some(admin), ota, threads })
     }
 
     /// Where it listens.
@@ -117,9 +120,10 @@ impl App {
             data.close();
             finished &= data.join(until - clock::now());
         }
-        self.state.repository.stop();
-        self.state.traffic.stop();
-        self.state.control.stop();
+        if let Some(ota) = self.ota.take() {
+            ota.close();
+        }
+        self.state.stop();
         finished &= join_all(std::mem::take(&mut self.threads), until);
         if let Some(admin) = self.admin.take() {
             admin.close();
@@ -134,10 +138,11 @@ impl Drop for App {
         if let Some(data) = self.data.take() {
             data.close();
         }
+        if let Some(ota) = &self.ota {
+            ota.stop();
+        }
         if !self.threads.is_empty() {
-            self.state.repository.stop();
-            self.state.traffic.stop();
-            self.state.control.stop();
+            self.state.stop();
         }
         if let Some(admin) = &self.admin {
             admin.stop();
@@ -145,7 +150,13 @@ impl Drop for App {
     }
 }
 
-type Rest = (Arc<State>, net::Handle, admin::Handle, Vec<JoinHandle<()>>);
+struct Rest {
+    state: Arc<State>,
+    data: net::Handle,
+    admin: admin::Handle,
+    ota: Option<admin::Handle>,
+    threads: Vec<JoinHandle<()>>,
+}
 
 /// Everything that needs the control plane.
 fn start_rest(
@@ -165,16 +176,31 @@ fn start_rest(
     if let Some(registry) = repository.registry() {
         traffic.follow(Arc::clone(registry));
     }
+    let (edge, edge_thread) =
+        EdgeJobs::start(config.runtime.loader_nice).context("no thread for compilations")?;
+    threads.push(edge_thread);
+    let ota = config.ota.listen.as_ref().map(|_| Ota::start(&config.ota, &config.state_dir));
+    let ota = ota.transpose().map_err(anyhow::Error::msg).inspect_err(|_| {
+        edge.stop();
+        repository.stop();
+        traffic.stop();
+    })?;
+    let ota = ota.map(|(ota, thread)| {
+        threads.push(thread);
+        Arc::new(ota)
+    });
     let data_ports: Vec<SocketAddr> = addresses.http.into_iter().chain(addresses.grpc).collect();
     let state = Arc::new(State {
         control,
         repository,
         traffic,
+        edge,
+        ota,
         admission: Admission::new(config.inflight_bytes_max),
         limits: config.limits,
         repository_access: repository_access(config.repository.mode, config.repository.api, &data_ports),
     });
-    let Listeners { http, grpc, metrics, admin, webhook } = listeners;
+    let Listeners { http, grpc, metrics, admin, webhook, ota } = listeners;
     let hooks = state.repository.registry().zip(config.webhook.secret.as_ref());
     let webhook = webhook
         .zip(hooks.map(|(registry, secret)| Arc::new(Webhook::new(Arc::clone(registry), secret.clone()))));
@@ -189,6 +215,9 @@ fn start_rest(
         };
         (listener, Arc::new(context))
     });
+    let door = ota.zip(addresses.ota).zip(state.ota.clone()).map(|((listener, local), ota)| {
+        (listener, Arc::new(Door { ota, local, bind_host: bind_host(&config.ota.listen) }))
+    });
     let exporter = metrics.zip(addresses.metrics).map(|(listener, local)| {
         let bind_host = bind_host(&config.listen.metrics);
         (listener, Arc::new(Exporter { state: Arc::clone(&state), recorder, local, bind_host }))
@@ -199,16 +228,17 @@ fn start_rest(
         let options =
             net::Options { http, grpc, threads: config.runtime.io_threads, state: Arc::clone(&state) };
         let data = net::start(options).context("the data plane did not start")?;
-        Ok((admin, data))
+        let ota =
+            door.map(|(listener, door)| admin::start_alone("gannet-devices", listener, door)).transpose();
+        Ok((admin, data, ota.context("the thread for devices did not start")?))
     };
     match start() {
-        Ok((admin, data)) => {
+        Ok((admin, data, ota)) => {
             threads.push(traffic_thread);
-            Ok((state, data, admin, threads))
+            Ok(Rest { state, data, admin, ota, threads })
         }
         Err(error) => {
-            state.repository.stop();
-            state.traffic.stop();
+            state.stop();
             Err(error)
         }
     }
