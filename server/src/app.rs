@@ -167,28 +167,17 @@ fn start_rest(
     control: Control,
     recorder: &'static metrics_exporter_prometheus::PrometheusHandle,
 ) -> anyhow::Result<Rest> {
+    let (edge, ota, device_threads) = for_devices(config)?;
     // routes and labels hold before the first version can answer
     let (traffic, traffic_thread) =
         Traffic::start(&config.state_dir, control.clone()).map_err(anyhow::Error::msg)?;
     let options = repository_options(config, Arc::new(traffic.alias_hook()))?;
     let (repository, mut threads) =
         Repository::start(options, backends.all.clone(), control.clone()).map_err(anyhow::Error::msg)?;
+    threads.extend(device_threads);
     if let Some(registry) = repository.registry() {
         traffic.follow(Arc::clone(registry));
     }
-    let (edge, edge_thread) =
-        EdgeJobs::start(config.runtime.loader_nice).context("no thread for compilations")?;
-    threads.push(edge_thread);
-    let ota = config.ota.listen.as_ref().map(|_| Ota::start(&config.ota, &config.state_dir));
-    let ota = ota.transpose().map_err(anyhow::Error::msg).inspect_err(|_| {
-        edge.stop();
-        repository.stop();
-        traffic.stop();
-    })?;
-    let ota = ota.map(|(ota, thread)| {
-        threads.push(thread);
-        Arc::new(ota)
-    });
     let data_ports: Vec<SocketAddr> = addresses.http.into_iter().chain(addresses.grpc).collect();
     let state = Arc::new(State {
         control,
@@ -200,7 +189,7 @@ fn start_rest(
         limits: config.limits,
         repository_access: repository_access(config.repository.mode, config.repository.api, &data_ports),
     });
-    let Listeners { http, grpc, metrics, admin, webhook, ota } = listeners;
+    let Listeners { http, grpc, metrics, admin, webhook, ota: door } = listeners;
     let hooks = state.repository.registry().zip(config.webhook.secret.as_ref());
     let webhook = webhook
         .zip(hooks.map(|(registry, secret)| Arc::new(Webhook::new(Arc::clone(registry), secret.clone()))));
@@ -215,9 +204,6 @@ fn start_rest(
         };
         (listener, Arc::new(context))
     });
-    let door = ota.zip(addresses.ota).zip(state.ota.clone()).map(|((listener, local), ota)| {
-        (listener, Arc::new(Door { ota, local, bind_host: bind_host(&config.ota.listen) }))
-    });
     let exporter = metrics.zip(addresses.metrics).map(|(listener, local)| {
         let bind_host = bind_host(&config.listen.metrics);
         (listener, Arc::new(Exporter { state: Arc::clone(&state), recorder, local, bind_host }))
@@ -228,9 +214,8 @@ fn start_rest(
         let options =
             net::Options { http, grpc, threads: config.runtime.io_threads, state: Arc::clone(&state) };
         let data = net::start(options).context("the data plane did not start")?;
-        let ota =
-            door.map(|(listener, door)| admin::start_alone("gannet-devices", listener, door)).transpose();
-        Ok((admin, data, ota.context("the thread for devices did not start")?))
+        let door = open_door(config, &state, door.zip(addresses.ota));
+        Ok((admin, data, door.context("the thread for devices did not start")?))
     };
     match start() {
         Ok((admin, data, ota)) => {
@@ -242,6 +227,30 @@ fn start_rest(
             Err(error)
         }
     }
+}
+
+/// What compiles for devices, and delivers to them. Each thread ends with what speaks to it.
+fn for_devices(config: &Config) -> anyhow::Result<(EdgeJobs, Option<Arc<Ota>>, Vec<JoinHandle<()>>)> {
+    let (edge, thread) = EdgeJobs::start(config.runtime.loader_nice).context("no thread for compilations")?;
+    let mut threads = vec![thread];
+    let ota = config.ota.listen.as_ref().map(|_| Ota::start(&config.ota, &config.state_dir));
+    let ota = ota.transpose().map_err(anyhow::Error::msg)?.map(|(ota, thread)| {
+        threads.push(thread);
+        Arc::new(ota)
+    });
+    Ok((edge, ota, threads))
+}
+
+/// Lets devices in.
+fn open_door(
+    config: &Config,
+    state: &State,
+    listener: Option<(std::net::TcpListener, SocketAddr)>,
+) -> std::io::Result<Option<admin::Handle>> {
+    let Some(((listener, local), ota)) = listener.zip(state.ota.clone()) else { return Ok(None) };
+    let bind_host = config.ota.listen.as_ref().map(|address| address.host.clone());
+    let door = Arc::new(Door { ota, local, bind_host });
+    admin::start_alone("gannet-devices", listener, door).map(Some)
 }
 
 /// Where models come from, and how they are looked at.

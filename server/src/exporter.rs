@@ -80,7 +80,9 @@ pub fn page(state: &State, recorder: &PrometheusHandle, native: bool) -> String 
 fn deliveries(ota: &Ota) -> String {
     let shown = ota.shown();
     let mut newest: BTreeMap<&str, &Rollout> = BTreeMap::new();
-    shown.rollouts.iter().for_each(|rollout| drop(newest.insert(&rollout.model, rollout)));
+    for rollout in &shown.rollouts {
+        newest.insert(&rollout.model, rollout);
+    }
     let sample = |rollout: &&Rollout| {
         let counts = shown.counts.get(&rollout.id).copied().unwrap_or_default();
         OtaSample {

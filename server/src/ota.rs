@@ -18,7 +18,6 @@ pub mod view;
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -85,7 +84,7 @@ enum Change {
     },
     Publish {
         bundle: Box<Bundle>,
-        signed: Signed,
+        signed: Box<Signed>,
         actor: String,
         reply: oneshot::Sender<Result<Arc<Signed>, Refusal>>,
     },
@@ -186,7 +185,7 @@ impl Ota {
     /// A text: the key, device file or saved file that cannot be used, and what to do.
     pub fn start(config: &OtaConfig, state_dir: &std::path::Path) -> Result<(Self, JoinHandle<()>), String> {
         let keys = shelf::keys(&config.keys)?;
-        let path = config.devices_file.clone().unwrap_or_else(PathBuf::new);
+        let path = config.devices_file.clone().unwrap_or_default();
         let devices = Arc::new(DeviceFile::open(&path)?);
         let files = Files::open(state_dir)?;
         let folder = files.path("bundles");
@@ -251,7 +250,8 @@ impl Ota {
         actor: String,
     ) -> Result<Arc<Signed>, Refusal> {
         let (reply, done) = oneshot::channel();
-        self.ask(Change::Publish { bundle: Box::new(bundle), signed, actor, reply }, done).await
+        self.ask(Change::Publish { bundle: Box::new(bundle), signed: Box::new(signed), actor, reply }, done)
+            .await
     }
 
     /// Takes a bundle off the shelf.

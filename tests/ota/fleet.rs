@@ -44,6 +44,8 @@ pub(super) struct Device {
     pub(super) sequence: u64,
     window: u64,
     pub(super) dead: bool,
+    /// Its reports may be stale, after what it said before.
+    pub(super) lied: bool,
 }
 
 pub(super) struct Fleet {
@@ -60,6 +62,7 @@ impl Fleet {
             sequence: manifest.sequence,
             window: 0,
             dead: false,
+            lied: false,
         };
         Self { devices: (0..count).map(device).collect(), abi: DeviceAbi::from(&manifest.abi) }
     }
@@ -157,7 +160,7 @@ impl Device {
             "log": [format!("{} runs {}", self.id, self.sequence)],
         });
         let answer = self.call(address, "POST /ota/v1/report", &report).ok();
-        assert_eq!(answer["taken"], true);
+        assert!(answer["taken"] == true || self.lied, "{}: {answer}", self.id);
     }
 }
 

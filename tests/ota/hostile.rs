@@ -107,7 +107,8 @@ fn lies_change_nothing() {
             device.call(door(&server), &format!("GET /ota/v1/bundles/{new}/model.tflite"), &Value::Null);
         assert_eq!(fetched.status, 404, "it is not offered to this one");
         for window in 1..4 {
-            device.call(door(&server), "POST /ota/v1/report", &report(2, window, 1000)).ok();
+            let answer = device.call(door(&server), "POST /ota/v1/report", &report(2, window, 1000)).ok();
+            assert_eq!(answer["taken"], false, "it did not get it");
         }
     }
     // absurd reports, and one for what nobody delivered
@@ -143,6 +144,10 @@ fn lies_change_nothing() {
     }
     wait::until("the vote is counted", || counts("bad") == 1);
     assert_eq!((counts("voted"), rollout(&server, id)["status"].clone()), (1, json!("running")));
+    let liar = inside.id.clone();
+    for device in fleet.devices.iter_mut().filter(|device| device.id == liar) {
+        device.lied = true;
+    }
     // and the fleet goes on without it
     let over = super::fleet::play(&server, &mut fleet, id, &[(2, Effect::Good, 1.0)]);
     assert_eq!(over["status"], "done", "{over}");

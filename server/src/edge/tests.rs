@@ -64,7 +64,7 @@ fn jobs_go_one_by_one_and_can_be_called_off() {
     assert_eq!(jobs.ask(orders[0].clone()).unwrap().id, 1, "the same once more");
     let mut other = orders[0].clone();
     other.options.sequence = Some(9);
-    assert_eq!(jobs.ask(other.clone()).unwrap_err().kind, Kind::Conflict);
+    assert_eq!(jobs.ask(other).unwrap_err().kind, Kind::Conflict);
 
     // one that waits is called off at once, one that runs when it next says how far it is
     assert!(matches!(jobs.cancel(&orders[1].model, &orders[1].version).unwrap().state, JobState::Cancelled));

@@ -75,7 +75,7 @@ impl Rollout {
 
 /// What to do with a rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
+pub(crate) enum Decision {
     /// Nothing, for this reason.
     Hold(String),
     /// Go to that stage.
@@ -88,13 +88,13 @@ pub enum Decision {
 
 /// The share of bad devices with its bounds, half of the error spent on either side.
 #[must_use]
-pub fn bounds(bad: u64, of: u64, plan: &Plan) -> RateBounds {
+pub(crate) fn bounds(bad: u64, of: u64, plan: &Plan) -> RateBounds {
     rate_bounds(bad, of, plan.alpha / 2.0).unwrap_or(RateBounds { estimate: None, lower: 0.0, upper: 1.0 })
 }
 
 /// Decides. The same values give the same answer.
 #[must_use]
-pub fn decide(rollout: &Rollout, counts: &Counts, now_ms: u64) -> Decision {
+pub(crate) fn decide(rollout: &Rollout, counts: &Counts, now_ms: u64) -> Decision {
     let Rollout { plan, stage, .. } = rollout;
     if !rollout.goes_on() {
         return Decision::Hold(rollout.reason.clone());
@@ -127,15 +127,20 @@ pub fn decide(rollout: &Rollout, counts: &Counts, now_ms: u64) -> Decision {
     if seconds < plan.seconds_min {
         return Decision::Hold(format!("{seconds} of {} s of this stage are over", plan.seconds_min));
     }
-    let needed = plan.devices_min.min(counts.reached).max(1);
+    // a wider stage must see more: what few devices cannot show, many can
+    let share = (counts.reached as f64 * plan.voted_share_min).ceil() as u64;
+    let needed = plan.devices_min.max(share).min(counts.reached).max(1);
     if counts.voted < needed {
         return Decision::Hold(format!("{} of {needed} devices have voted", counts.voted));
     }
+    // what took it and is not heard yet may be what cannot be heard any more
+    let unheard = counts.took.saturating_sub(counts.voted);
+    let worst = bounds(counts.bad + unheard, counts.voted + unheard, plan);
     let all = counts.voted >= counts.reached;
-    if candidate.upper > plan.bad_share_margin && !(all && counts.bad < BAD_MIN) {
+    if worst.upper > plan.bad_share_margin && !(all && counts.bad < BAD_MIN) {
         return Decision::Hold(format!(
-            "{:.1} % of the devices could still be bad, {:.1} % must be ruled out",
-            100.0 * candidate.upper,
+            "{unheard} devices that took it have no vote yet; {:.1} % could be bad, {:.1} % must be ruled out",
+            100.0 * worst.upper,
             100.0 * plan.bad_share_margin
         ));
     }
@@ -157,14 +162,15 @@ mod tests {
     fn the_table_of_decisions() {
         let check = |change: &dyn Fn(&mut Rollout, &mut Counts), expected: &str| {
             let mut rollout = rollout();
-            let mut counts = Counts { devices: 1000, reached: 50, took: 50, voted: 50, ..Counts::default() };
+            let mut counts = Counts { devices: 1000, reached: 50, voted: 50, ..Counts::default() };
             change(&mut rollout, &mut counts);
+            counts.took = counts.took.max(counts.voted);
             let got = format!("{:?}", decide(&rollout, &counts, 10_000));
             assert!(got.starts_with(expected), "{got}, expected {expected}");
         };
         check(&|_, _| {}, "Widen(1)");
         check(&|rollout, _| rollout.since_ms = 1, "Hold(\"9 of 10 s");
-        check(&|_, counts| counts.voted = 19, "Hold(\"19 of 20 devices have voted");
+        check(&|_, counts| counts.voted = 19, "Hold(\"19 of 25 devices have voted");
         check(&|_, counts| (counts.reached, counts.voted) = (3, 2), "Hold(\"2 of 3 devices");
         check(&|_, counts| (counts.reached, counts.voted) = (3, 3), "Widen(1)");
         check(&|_, counts| (counts.reached, counts.voted) = (0, 0), "Widen(1)");
@@ -173,6 +179,7 @@ mod tests {
             "Hold(\"0 of 1 devices",
         );
         check(&|rollout, _| rollout.stage = 2, "Finish");
+        check(&|rollout, counts| (rollout.stage, counts.reached) = (2, 1000), "Hold(\"50 of 500 devices");
         check(&|rollout, _| rollout.status = Status::Paused, "Hold(\"it is held");
         check(&|_, counts| counts.bad = 1, "Widen(1)");
         check(
@@ -184,13 +191,25 @@ mod tests {
         check(&|rollout, counts| (rollout.since_ms, counts.bad) = (9999, 25), "Halt(");
         check(&|_, counts| (counts.voted, counts.bad) = (3, 3), "Halt(");
         check(&|_, counts| (counts.voted, counts.bad) = (1, 1), "Hold(");
+        check(
+            &|_, counts| (counts.voted, counts.took) = (35, 50),
+            "Hold(\"15 devices that took it have no vote",
+        );
+        check(&|_, counts| (counts.voted, counts.took) = (48, 50), "Widen(1)");
         // the fleet is as bad with what it runs now
         check(&|_, counts| (counts.bad, counts.control, counts.control_bad) = (10, 900, 180), "Hold(");
         check(&|_, counts| (counts.bad, counts.control, counts.control_bad) = (40, 900, 180), "Halt(");
     }
 
-    /// Fleets of a thousand, looked at after every vote.
-    fn halted(seed: u64, bad_share: f64) -> Option<(usize, u64)> {
+    /// How a fleet of a thousand ends, looked at after every vote.
+    #[derive(Debug, PartialEq)]
+    enum End {
+        Halted { stage: usize, votes: u64 },
+        Held,
+        Finished,
+    }
+
+    fn end(seed: u64, bad_share: f64) -> End {
         let mut random = Random::new(seed);
         let mut rollout = rollout();
         let mut counts = Counts { devices: 1000, ..Counts::default() };
@@ -202,10 +221,10 @@ mod tests {
                 counts.bad += u64::from(random.uniform() < bad_share);
             }
             match decide(&rollout, &counts, 1_000_000) {
-                Decision::Halt(_) => return Some((rollout.stage, counts.voted)),
-                Decision::Finish => return None,
+                Decision::Halt(_) => return End::Halted { stage: rollout.stage, votes: counts.voted },
+                Decision::Finish => return End::Finished,
                 Decision::Widen(stage) => rollout.stage = stage,
-                Decision::Hold(_) if counts.voted == counts.reached => return None,
+                Decision::Hold(_) if counts.voted == counts.reached => return End::Held,
                 Decision::Hold(_) => {}
             }
         }
@@ -213,15 +232,19 @@ mod tests {
 
     #[test]
     fn harmless_bundles_pass_and_bad_ones_stop_in_their_first_stage() {
-        let harmless = (0..1000).filter(|seed| halted(*seed, 0.02).is_some()).count();
-        assert!(harmless <= 10, "{harmless} of 1000 were stopped with as many bad devices as may be");
-        let bad: Vec<_> = (0..200).map(|seed| halted(seed, 0.3)).collect();
-        let first = bad.iter().filter(|stopped| stopped.is_some_and(|(stage, _)| stage == 0)).count();
-        assert!(first >= 199, "{first} of 200 were stopped in the first stage");
-        let mut votes: Vec<u64> = bad.iter().flatten().map(|(_, votes)| *votes).collect();
+        let ends = |count: u64, bad_share: f64| (0..count).map(move |seed| end(seed, bad_share));
+        let halted = |end: &End| matches!(end, End::Halted { .. });
+        let worst = ends(1000, 0.02).filter(halted).count();
+        assert!(worst <= 10, "{worst} of 1000 were stopped with as many bad devices as may be");
+        let good = ends(500, 0.005).filter(|end| *end == End::Finished).count();
+        assert!(good >= 498, "{good} of 500 good ones reached all");
+        let mut votes: Vec<u64> = ends(200, 0.3)
+            .filter_map(|end| if let End::Halted { stage: 0, votes } = end { Some(votes) } else { None })
+            .collect();
+        assert!(votes.len() >= 199, "{} of 200 were stopped in the first stage", votes.len());
         votes.sort_unstable();
         println!("three in ten bad: stopped after {} votes in the median", votes[votes.len() / 2]);
-        let subtle = (0..200).filter(|seed| halted(*seed, 0.1).is_some()).count();
-        assert!(subtle >= 195, "{subtle} of 200 with one bad device in ten were stopped at all");
+        let subtle = ends(200, 0.1).filter(|end| *end == End::Finished).count();
+        assert_eq!(subtle, 0, "of 200 with one bad device in ten");
     }
 }

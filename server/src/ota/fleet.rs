@@ -21,7 +21,7 @@ const HISTOGRAM_MS_MIN: u64 = 600_000;
 /// What a device's reports say of what it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Too little yet.
     #[default]
     Young,
@@ -38,7 +38,7 @@ pub enum Verdict {
 /// What is known of one device and one model.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DeviceRecord {
+pub(crate) struct DeviceRecord {
     /// The device.
     pub device: String,
     /// The model.
@@ -65,7 +65,7 @@ pub struct DeviceRecord {
 
 /// What a report changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Taken {
+pub(crate) struct Taken {
     /// Whether its histograms count.
     pub histogram: bool,
 }
@@ -73,12 +73,12 @@ pub struct Taken {
 impl DeviceRecord {
     /// Nothing known.
     #[must_use]
-    pub fn new(device: &str, model: &str) -> Self {
+    pub(crate) fn new(device: &str, model: &str) -> Self {
         Self { device: device.into(), model: model.into(), ..Self::default() }
     }
 
     /// Takes a report; `None` when it is not newer than what is known, and changes nothing.
-    pub fn report(&mut self, plan: &PlanFile, report: &Report, now_ms: u64) -> Option<Taken> {
+    pub(crate) fn report(&mut self, plan: &PlanFile, report: &Report, now_ms: u64) -> Option<Taken> {
         let newer = (report.sequence, report.window) > (self.sequence, self.window);
         if !newer && self.reported_ms > 0 {
             return None;
@@ -105,7 +105,7 @@ impl DeviceRecord {
 
 /// What one report says.
 #[must_use]
-pub fn judge(plan: &PlanFile, report: &Report, before_us: Option<u64>) -> Verdict {
+pub(crate) fn judge(plan: &PlanFile, report: &Report, before_us: Option<u64>) -> Verdict {
     let Report { inferences, failures, .. } = *report;
     let enough = inferences >= plan.inferences_min;
     let failing = failures as f64 > inferences as f64 * plan.failure_share_max;
@@ -128,7 +128,7 @@ pub fn judge(plan: &PlanFile, report: &Report, before_us: Option<u64>) -> Verdic
 
 /// Where a device stands among all, 0 to 1: the same for the same bundle, another for another one.
 #[must_use]
-pub fn place(bundle: &str, device: &str) -> f64 {
+pub(crate) fn place(bundle: &str, device: &str) -> f64 {
     let digest = Sha256::digest(format!("{bundle}\n{device}"));
     let bits = u64::from_be_bytes(digest[..8].try_into().expect("eight bytes"));
     // 53 bits, so that it stays below one
@@ -163,11 +163,11 @@ pub struct Counts {
 }
 
 /// A device of a rollout's classes and its place.
-pub type Placed = (std::sync::Arc<Device>, f64);
+pub(crate) type Placed = (std::sync::Arc<Device>, f64);
 
 /// Counts the votes. Only who was offered the bundle and took it has one.
 #[must_use]
-pub fn count(
+pub(crate) fn count(
     rollout: &Rollout,
     placed: &[Placed],
     records: &HashMap<String, DeviceRecord>,

@@ -22,7 +22,7 @@ const ROWS_MAX: u64 = 1000;
 const CODES: usize = 256 / CODE_BINS;
 
 /// By input: where the codes of the calibration fell.
-pub type References = BTreeMap<String, Reference>;
+pub(crate) type References = BTreeMap<String, Reference>;
 
 /// What devices saw of one input, beside its reference: what a drift monitor takes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,7 +63,7 @@ fn counted(port_bins: &NumericBins, counts: &[u64]) -> BinCounts {
 
 /// The references of a bundle, as its report has them.
 #[must_use]
-pub fn references(manifest: &Manifest, report: Option<&[u8]>) -> References {
+pub(crate) fn references(manifest: &Manifest, report: Option<&[u8]>) -> References {
     let report: Value = report.and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default();
     let of = |(place, port): (usize, &Port)| {
         let counts: Vec<u64> = serde_json::from_value(report["input_codes"][place].clone()).ok()?;
@@ -79,7 +79,11 @@ pub fn references(manifest: &Manifest, report: Option<&[u8]>) -> References {
 }
 
 /// Takes the histograms of one report; what the bundle does not have is left out.
-pub fn take(seen: &mut BTreeMap<String, Seen>, references: &References, inputs: &BTreeMap<String, Vec<u64>>) {
+pub(crate) fn take(
+    seen: &mut BTreeMap<String, Seen>,
+    references: &References,
+    inputs: &BTreeMap<String, Vec<u64>>,
+) {
     for (name, reference) in references {
         let Some(counts) = inputs.get(name).filter(|counts| counts.len() == CODE_BINS) else { continue };
         let Bins::Numeric(bins) = &reference.bins else { continue };
@@ -148,7 +152,7 @@ mod tests {
             counts
         };
         let reference = Reference { counts: counted(&bins, &draw(5000, 0.0)), bins: Bins::Numeric(bins) };
-        let references = References::from([("x".to_owned(), reference.clone())]);
+        let references = References::from([("x".to_owned(), reference)]);
         let mut seen = BTreeMap::new();
         // one device that shouts, and ten of the others
         take(

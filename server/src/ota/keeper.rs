@@ -185,7 +185,7 @@ impl Keeper {
                         reports.push((Ok(Some(self.took(&device, &bundle))), reply))
                     }
                     Change::Publish { bundle, signed, actor, reply } => {
-                        let _ = reply.send(self.publish(&bundle, signed, &actor));
+                        let _ = reply.send(self.publish(&bundle, *signed, &actor));
                     }
                     Change::Remove { id, actor, reply } => drop(reply.send(self.remove(&id, &actor))),
                     Change::Start { plan, actor, reply } => drop(reply.send(self.start(*plan, &actor))),
@@ -216,6 +216,16 @@ impl Keeper {
             return Err(Refusal::invalid(format!(
                 "the report: sequence: expected at most {newest}, got {got}"
             )));
+        }
+        // who did not get it here says nothing of it
+        let known = self.records.get(&report.model).and_then(|records| records.get(&device.id));
+        let sent = self
+            .saved
+            .rollouts
+            .iter()
+            .any(|rollout| rollout.model == report.model && rollout.sequence == report.sequence);
+        if sent && known.is_none_or(|record| record.took.max(record.sequence) < report.sequence) {
+            return Ok(None);
         }
         let now_ms = clock::wall_ms(clock::now());
         let plan = self.plan_for(device, report);

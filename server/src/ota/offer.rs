@@ -16,7 +16,7 @@ use super::{
 /// What a device asks with.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Ask {
+pub(crate) struct Ask {
     /// Its class, which must be that of its credential.
     pub class: String,
     /// The model that it runs.
@@ -57,7 +57,7 @@ fn may<'a>(rollouts: &'a [Rollout], bundles: &'a Bundles, device: &Device, model
 ///
 /// # Errors
 /// A text for the device's log.
-pub fn offer(
+pub(crate) fn offer(
     rollouts: &[Rollout],
     bundles: &Bundles,
     device: &Device,
@@ -78,7 +78,12 @@ pub fn offer(
 
 /// The bundle of that name, if the device may take it.
 #[must_use]
-pub fn may_take(rollouts: &[Rollout], bundles: &Bundles, device: &Device, id: &str) -> Option<Arc<Signed>> {
+pub(crate) fn may_take(
+    rollouts: &[Rollout],
+    bundles: &Bundles,
+    device: &Device,
+    id: &str,
+) -> Option<Arc<Signed>> {
     let model = &bundles.get(id)?.manifest().model;
     let found = may(rollouts, bundles, device, model).into_iter().find(|may| may.bundle.id() == id);
     found.map(|may| Arc::clone(may.bundle))

@@ -26,6 +26,8 @@ pub struct PlanFile {
     pub stages: Vec<f64>,
     /// Devices that must have voted before a stage may widen; all that it reaches, where these are fewer.
     pub devices_min: u64,
+    /// The share of the devices of a stage that must have voted before it may widen.
+    pub voted_share_min: f64,
     /// Time that a stage lasts at least.
     pub seconds_min: u64,
     /// Inferences before a device's report is a vote.
@@ -56,6 +58,7 @@ impl Default for PlanFile {
             classes: Vec::new(),
             stages: vec![1.0, 5.0, 25.0, 100.0],
             devices_min: 20,
+            voted_share_min: 0.5,
             seconds_min: 3600,
             inferences_min: 100,
             silent_seconds: 86_400,
@@ -161,6 +164,8 @@ fn faults(file: &PlanFile) -> Vec<String> {
         format!("{stages:?}"),
     );
     must(file.devices_min > 0, "devices_min", "1 or more", "0".into());
+    let voted = file.voted_share_min;
+    must((0.0..=1.0).contains(&voted), "voted_share_min", "a share, 0 to 1", voted.to_string());
     must(file.inferences_min > 0, "inferences_min", "1 or more", "0".into());
     for (key, seconds) in [("seconds_min", file.seconds_min), ("silent_seconds", file.silent_seconds)] {
         must(seconds <= SECONDS_MAX, key, "at most 7776000 (90 days)", seconds.to_string());
@@ -212,7 +217,7 @@ pub(super) mod tests {
 
     #[test]
     fn every_fault_of_a_plan_is_named() {
-        let text = r#"{"bundle": "x", "classes": ["a b"], "stages": [5, 5, 90], "devices_min": 0, "inferences_min": 0,
+        let text = r#"{"bundle": "x", "classes": ["a b"], "stages": [5, 5, 90], "devices_min": 0, "inferences_min": 0, "voted_share_min": 2,
             "silent_seconds": 99999999, "failure_share_max": 1, "bad_share_max": -1, "bad_share_margin": 2,
             "slower_max": 0.5, "alpha": 0, "fallback": "x"}"#;
         let refused = Plan::read(text.as_bytes()).unwrap_err().message.into_owned();
@@ -221,6 +226,7 @@ pub(super) mod tests {
             "classes",
             "stages",
             "devices_min",
+            "voted_share_min",
             "inferences_min",
             "silent_seconds",
             "failure_share_max",
@@ -235,6 +241,7 @@ pub(super) mod tests {
         assert!(Plan::read(b"{\"more\": 1}").unwrap_err().message.contains("unknown field"));
         let good = plan(|_| {});
         let again: Plan = serde_json::from_str(&serde_json::to_string(&good).unwrap()).unwrap();
-        assert_eq!((again, good.share(0), good.share(2)), (good.clone(), 0.05, 1.0));
+        assert_eq!((good.share(0), good.share(2)), (0.05, 1.0));
+        assert_eq!(again, good);
     }
 }

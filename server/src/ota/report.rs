@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::respond::Refusal;
 
 /// Bytes of a report.
-pub const BYTES_MAX: usize = 16 << 10;
+pub(crate) const BYTES_MAX: usize = 16 << 10;
 /// More inferences than any device makes in its life.
 const COUNT_MAX: u64 = 1 << 48;
 /// A minute: no inference on a device takes longer.

@@ -19,7 +19,7 @@ const ADVICE: &str = "put back a copy that is whole, or move it away to begin wi
 /// All rollouts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Saved {
+pub(crate) struct Saved {
     format: u32,
     /// The number of the next rollout.
     pub next_id: u64,
@@ -35,7 +35,7 @@ impl Default for Saved {
 
 /// The folder, which one process has at a time.
 #[derive(Debug)]
-pub struct Files {
+pub(crate) struct Files {
     folder: PathBuf,
     #[expect(dead_code, reason = "the lock goes with the file")]
     lock: File,
@@ -46,7 +46,7 @@ impl Files {
     ///
     /// # Errors
     /// A text, when it cannot be made or another process has it.
-    pub fn open(state_dir: &Path) -> Result<Self, String> {
+    pub(crate) fn open(state_dir: &Path) -> Result<Self, String> {
         let folder = state_dir.join("ota");
         let named = |error: io::Error| format!("{}: {error}", folder.display());
         fs::create_dir_all(&folder).map_err(named)?;
@@ -69,7 +69,7 @@ impl Files {
 
     /// The path of a file or folder in it.
     #[must_use]
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
@@ -77,7 +77,7 @@ impl Files {
     ///
     /// # Errors
     /// A text with the path and what to do.
-    pub fn rollouts(&self) -> Result<Saved, String> {
+    pub(crate) fn rollouts(&self) -> Result<Saved, String> {
         let saved: Saved = self.read("rollouts.json")?.unwrap_or_default();
         if saved.format != FORMAT {
             let path = self.path("rollouts.json");
@@ -94,7 +94,7 @@ impl Files {
     ///
     /// # Errors
     /// As [`Files::rollouts`].
-    pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, String> {
+    pub(crate) fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, String> {
         let path = self.path(name);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -109,7 +109,7 @@ impl Files {
     ///
     /// # Errors
     /// When it cannot be written; the one before is still there then.
-    pub fn write<T: Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
+    pub(crate) fn write<T: Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
         let beside = self.path(&format!("{name}.new"));
         let mut file = File::create(&beside)?;
         file.write_all(&serde_json::to_vec(value)?)?;
@@ -122,15 +122,19 @@ impl Files {
     ///
     /// # Errors
     /// A text with the path, the line and what to do.
-    pub fn lines<T: DeserializeOwned>(&self, name: &str) -> Result<(Vec<T>, Lines), String> {
-        Lines::open(self.path(name))
+    pub(crate) fn lines<T: DeserializeOwned>(&self, name: &str) -> Result<(Vec<T>, Lines), String> {
+        Lines::open(&self.path(name))
     }
 
     /// Replaces a file of lines.
     ///
     /// # Errors
     /// When it cannot be written; the one before is still there then.
-    pub fn rewrite<T: Serialize>(&self, name: &str, values: impl Iterator<Item = T>) -> io::Result<Lines> {
+    pub(crate) fn rewrite<T: Serialize>(
+        &self,
+        name: &str,
+        values: impl Iterator<Item = T>,
+    ) -> io::Result<Lines> {
         let beside = self.path(&format!("{name}.new"));
         let mut file = File::create(&beside)?;
         let mut count = 0;
@@ -150,17 +154,17 @@ impl Files {
 
 /// A file to which whole lines are added.
 #[derive(Debug)]
-pub struct Lines {
+pub(crate) struct Lines {
     file: File,
     /// How many it has.
     pub count: usize,
 }
 
 impl Lines {
-    fn open<T: DeserializeOwned>(path: PathBuf) -> Result<(Vec<T>, Self), String> {
+    fn open<T: DeserializeOwned>(path: &Path) -> Result<(Vec<T>, Self), String> {
         let named = |error: io::Error| format!("{}: {error}", path.display());
         let mut file =
-            File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(named)?;
+            File::options().create(true).truncate(false).read(true).write(true).open(path).map_err(named)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(named)?;
         // what a crash left of a line was never acted on
@@ -183,7 +187,7 @@ impl Lines {
     ///
     /// # Errors
     /// When they cannot be written.
-    pub fn add<T: Serialize>(&mut self, values: &[T]) -> io::Result<()> {
+    pub(crate) fn add<T: Serialize>(&mut self, values: &[T]) -> io::Result<()> {
         let mut text = Vec::new();
         for value in values {
             serde_json::to_writer(&mut text, value)?;
