@@ -8,6 +8,7 @@ use gannet_edge::{
     bundle::{Bundle, BundleInfo, MANIFEST, verify},
     compile::{CompileOptions, Compiled, Data, compile},
     data::Samples,
+    lite,
     mcuboot::{ImageVersion, image},
     sign::{PrivateKey, PublicKey},
 };
@@ -233,4 +234,34 @@ fn metadata_are_those_of_the_package_managers() {
         !page.contains("http://") && !page.contains("https://") && !page.contains("<script"),
         "the page needs nothing else"
     );
+}
+
+#[test]
+fn debians_flatc_takes_every_file_by_the_schema() {
+    let (flatc, schema) = (cross::flatc(), scripts().join("tflite.fbs"));
+    for name in nets::NAMES {
+        let compiled = compiled(name);
+        for (kind, bytes) in [("int8", &compiled.tflite), ("float", &compiled.tflite_float)] {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join("model.tflite"), bytes).unwrap();
+            let flatc = |option: &str, files: &[&str]| {
+                let mut command = Command::new(&flatc);
+                command.current_dir(folder.path()).args([option, "--strict-json"]).arg(&schema).args(files);
+                run(&mut command, &format!("{name} {kind}: {option}"));
+            };
+            // read without --raw-binary: the file identifier must be there
+            flatc("-t", &["--", "model.tflite"]);
+            let text: serde_json::Value =
+                serde_json::from_slice(&fs::read(folder.path().join("model.json")).unwrap()).unwrap();
+            let graph = &text["subgraphs"][0];
+            let count = |list: &serde_json::Value| list.as_array().map_or(0, Vec::len);
+            assert_eq!(count(&graph["operators"]), lite::read(bytes).unwrap().nodes.len(), "{name} {kind}");
+            // what it writes of that is the same model to our reader
+            fs::remove_file(folder.path().join("model.tflite")).unwrap();
+            flatc("-b", &["model.json"]);
+            let again = fs::read(folder.path().join("model.tflite")).unwrap();
+            assert_ne!(again, *bytes, "flatc lays a file out in its own way");
+            assert_eq!(lite::write(&lite::read(&again).unwrap()), *bytes, "{name} {kind}");
+        }
+    }
 }

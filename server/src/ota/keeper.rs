@@ -323,7 +323,10 @@ impl Keeper {
         let fleet = self.devices.fleet();
         for index in 0..self.saved.rollouts.len() {
             let rollout = self.saved.rollouts[index].clone();
-            if !rollout.goes_on() && self.counts.contains_key(&rollout.id) {
+            // what is over is counted on while it is the newest of its model
+            let later = &self.saved.rollouts[index + 1..];
+            let is_old = !rollout.goes_on() && later.iter().any(|other| other.model == rollout.model);
+            if is_old && self.counts.contains_key(&rollout.id) {
                 continue;
             }
             let counts = self.count(&rollout, &fleet, now_ms);
