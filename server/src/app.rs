@@ -229,8 +229,11 @@ fn start_rest(
     }
 }
 
-/// What compiles for devices, and delivers to them. Each thread ends with what speaks to it.
-fn for_devices(config: &Config) -> anyhow::Result<(EdgeJobs, Option<Arc<Ota>>, Vec<JoinHandle<()>>)> {
+/// What compiles for devices, what delivers to them, and their threads.
+type ForDevices = (EdgeJobs, Option<Arc<Ota>>, Vec<JoinHandle<()>>);
+
+/// Each thread ends with what speaks to it.
+fn for_devices(config: &Config) -> anyhow::Result<ForDevices> {
     let (edge, thread) = EdgeJobs::start(config.runtime.loader_nice).context("no thread for compilations")?;
     let mut threads = vec![thread];
     let ota = config.ota.listen.as_ref().map(|_| Ota::start(&config.ota, &config.state_dir));
