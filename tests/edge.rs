@@ -78,11 +78,11 @@ fn the_zoos_digits_become_a_bundle_that_verifies() {
     compiled(&server, "1", &json!({ "sequence": 7 }));
     assert_eq!(fetched(&server, "1"), first);
     // signed where the release key is, verified by the command, wrapped for a bootloader
-    offline(first);
+    offline(&first);
 }
 
 /// What happens to a bundle after it left the server.
-fn offline(bundle: Bundle) {
+fn offline(bundle: &Bundle) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     bundle.write(Path::new(&at("bundle"))).unwrap();
