@@ -13,7 +13,7 @@ use std::{
 pub mod process;
 mod render;
 
-pub use self::render::{render, render_loads, render_rollouts, render_routes};
+pub use self::render::{OtaSample, render, render_loads, render_ota, render_rollouts, render_routes};
 
 /// Threads that count on their own; more share.
 const SHARDS: usize = 16;

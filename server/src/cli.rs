@@ -5,6 +5,7 @@ mod banner;
 mod check;
 pub(crate) mod client;
 mod models;
+mod ota;
 mod profile;
 mod registry;
 mod rollout;
@@ -64,6 +65,8 @@ enum Command {
     /// Load a model that is a program, as the server does for the first time: called by the server alone
     #[command(hide = true)]
     Rehearse,
+    /// Deliver signed bundles to devices: publish, watch, hold, stop
+    Ota(ota::OtaArgs),
     /// Compile a model for a microcontroller, and inspect, verify and sign what comes out
     Edge(gannet_edge::cli::EdgeArgs),
 }
@@ -240,6 +243,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Registry(command)) => registry::run_registry(&command),
         Some(Command::Package(command)) => registry::run_package(&command),
         Some(Command::Rehearse) => crate::rehearsal::perform(&serve::engine_config()),
+        Some(Command::Ota(args)) => ota::run(&args),
         Some(Command::Edge(args)) => gannet_edge::cli::run(&args),
     };
     code.into()

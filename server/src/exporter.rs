@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, sync::OnceLock};
 use bytes::Bytes;
 use gannet_runtime::{
     control::{manager, rollout::View},
-    metrics::{LoadCounts, VersionSample, render, render_loads, render_rollouts, render_routes},
+    metrics::{
+        LoadCounts, OtaSample, VersionSample, render, render_loads, render_ota, render_rollouts,
+        render_routes,
+    },
     table::RouteEntry,
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -17,6 +20,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use crate::{
     admin::listener::{Endpoint, refuse},
     guard,
+    ota::{Ota, Rollout, Status},
     respond::{Kind, Refusal},
     state::{SERVER_VERSION, State},
     traffic::Shown,
@@ -65,8 +69,38 @@ pub fn page(state: &State, recorder: &PrometheusHandle, native: bool) -> String 
     page.push_str(&render_loads(&loads));
     page.push_str(&render_routes(&routes));
     page.push_str(&rollouts(&state.traffic.rollouts()));
+    if let Some(ota) = &state.ota {
+        page.push_str(&deliveries(ota));
+    }
     page.push_str(&recorder.render());
     page
+}
+
+/// The newest delivery of each model.
+fn deliveries(ota: &Ota) -> String {
+    let shown = ota.shown();
+    let mut newest: BTreeMap<&str, &Rollout> = BTreeMap::new();
+    for rollout in &shown.rollouts {
+        newest.insert(&rollout.model, rollout);
+    }
+    let sample = |rollout: &&Rollout| {
+        let counts = shown.counts.get(&rollout.id).copied().unwrap_or_default();
+        OtaSample {
+            model: rollout.model.clone(),
+            sequence: rollout.sequence,
+            status: rollout.status.name(),
+            share: if rollout.status == Status::Halted { 0.0 } else { rollout.plan.share(rollout.stage) },
+            devices: vec![
+                ("known", counts.devices),
+                ("reached", counts.reached),
+                ("took", counts.took),
+                ("voted", counts.voted),
+                ("bad", counts.bad),
+            ],
+        }
+    };
+    let samples: Vec<OtaSample> = newest.values().map(sample).collect();
+    render_ota(&samples, &ota.counted().collect::<Vec<_>>())
 }
 
 /// The newest rollout of each model.
