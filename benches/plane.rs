@@ -10,6 +10,7 @@ use gannet_runtime::{
         loader::LoadSpec,
         manager::{Control, ControlConfig},
     },
+    drift::Drift,
     table::TableReader,
     testing::{FakeBackend, NoGolden},
 };
@@ -33,6 +34,15 @@ impl Plane {
     /// When the system gives no thread or folder.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_watched(None)
+    }
+
+    /// The same, a share of whose requests is looked at.
+    ///
+    /// # Panics
+    /// As [`Plane::start`].
+    #[must_use]
+    pub fn start_watched(drift: Option<Arc<Drift>>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let backend = FakeBackend::default();
         let config = ControlConfig {
@@ -40,6 +50,7 @@ impl Plane {
             backends: vec![Arc::new(backend.clone())],
             qualify: Arc::new(NoGolden),
             loader_nice: 0,
+            drift,
         };
         let (control, manager) = Control::start(config).expect("a thread");
         Self { backend, control, manager: Some(manager), folder }

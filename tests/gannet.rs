@@ -9,6 +9,7 @@ mod batching;
 mod clients;
 mod command_line;
 mod control_modes;
+mod drift;
 mod edge;
 mod metrics_page;
 mod ota;

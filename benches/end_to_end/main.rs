@@ -5,6 +5,7 @@
 //! `cargo bench -p gannet-benches --bench end_to_end -- [CELL ...] [--rounds N] [--seconds S]`
 
 mod isolation;
+mod observers;
 mod overload;
 mod report;
 mod shadow;
@@ -22,7 +23,7 @@ pub(crate) struct Effort {
 
 type Cell = (&'static str, &'static str, fn(Effort));
 
-const CELLS: [Cell; 11] = [
+const CELLS: [Cell; 12] = [
     (
         "small",
         "a small model at 64 in flight, over each wire, against fixed answers and bare echoes",
@@ -37,6 +38,7 @@ const CELLS: [Cell; 11] = [
     ("tabular", "a 30-feature net on both cores, the loader included", throughput::tabular),
     ("overload", "three times the capacity, every request with a deadline", overload::overload),
     ("shadow", "a model with and without a shadow that sees every request", shadow::shadow),
+    ("observers", "a small model, one request in a hundred looked at, against none", observers::observers),
     ("reload", "the tail of one model while another of 100 MB is swapped", isolation::reload),
 ];
 

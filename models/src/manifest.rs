@@ -35,6 +35,9 @@
 //! enabled = true
 //! ms_max = 2000
 //!
+//! [drift]
+//! rate = 0.05                  # share of the requests that is sampled
+//!
 //! [[padding]]
 //! axis = "sequence"
 //! buckets = [32, 64, 128]
@@ -132,6 +135,7 @@ fn read(mut root: Table<'_>, model_dir: &Path, settings: &mut ModelSettings) {
         }
         table.finish();
     }
+    read_drift(&mut root, settings);
     settings.padding = root.tables("padding").into_iter().filter_map(read_padding).collect();
     let tensors = |tables: Vec<Table<'_>>, labelled| {
         tables.into_iter().filter_map(|table| read_tensor(table, labelled, model_dir)).collect()
@@ -187,6 +191,19 @@ fn read_instances(root: &mut Table<'_>, settings: &mut ModelSettings) {
     if let Some(mut table) = root.table("warm_up") {
         set(&mut settings.warm_up.enabled, table.boolean("enabled"));
         set(&mut settings.warm_up.ms_max, table.integer("ms_max", 0, faults::DURATION_US_MAX / 1000));
+        table.finish();
+    }
+}
+
+fn read_drift(root: &mut Table<'_>, settings: &mut ModelSettings) {
+    if let Some(mut table) = root.table("drift") {
+        settings.drift_rate = table.number("rate").filter(|rate| {
+            let fits = (0.0..=1.0).contains(rate);
+            if !fits {
+                table.fault("rate", "a share from 0 to 1", &rate.to_string());
+            }
+            fits
+        });
         table.finish();
     }
 }

@@ -61,6 +61,8 @@ pub struct ModelSettings {
     pub allow_torchscript: bool,
     /// Memory this model is said to need, in bytes; `None`: estimated from its files.
     pub memory_bytes: Option<u64>,
+    /// Share of its requests that is sampled to see drift, 0 to 1; `None`: the server's.
+    pub drift_rate: Option<f64>,
 }
 
 impl Default for ModelSettings {
@@ -87,6 +89,7 @@ impl Default for ModelSettings {
             parameters: BTreeMap::new(),
             allow_torchscript: false,
             memory_bytes: None,
+            drift_rate: None,
         }
     }
 }

@@ -1,4 +1,4 @@
-"""Writes the files of one zoo version: model.onnx, labels.txt, golden/, baseline.json and card.md.
+"""Writes the files of one zoo version: model.onnx, labels.txt, golden/ and card.md.
 
 It knows the formats (README.md describes them) and the data sets' origins, and nothing about training.
 """
@@ -7,7 +7,6 @@ import json
 
 import numpy as np
 
-BINS = 32
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 DATATYPES = {np.dtype(np.float32): "FP32", np.dtype(np.int64): "INT64"}
 
@@ -67,8 +66,6 @@ def write(folder, trained, run):
     for case, rows in cases(trained, run).items():
         golden = golden_of(trained.model, data.x[rows], run)
         (folder / "golden" / f"{case}.json").write_text(json.dumps(golden) + "\n")
-    baseline = baseline_of(trained, run(trained.model, data.x[data.train]))
-    (folder / "baseline.json").write_text(lines_of(baseline))
     (folder / "card.md").write_text(card_of(trained, (folder / "model.onnx").stat().st_size))
 
 
@@ -114,72 +111,6 @@ def number(value, digits):
     short = float(f"{value:.{digits}g}") if digits else float(str(value))
     assert digits or np.float32(short) == value
     return short
-
-
-def baseline_of(trained, outputs):
-    """What the training rows looked like, and what the model answered on them."""
-    data = trained.data
-    x = data.x[data.train].reshape(len(data.train), -1)
-    graph_input = trained.model.graph.input[0].name
-    features = [distribution(name, k, x[:, k]) for k, name in enumerate(data.feature_names)]
-    return {
-        "model": trained.name,
-        "version": trained.version,
-        "rows": len(x),
-        "inputs": [{"name": graph_input, "datatype": "FP32", "features": features}],
-        "outputs": [output_of(name, values, data.class_names) for name, values in outputs.items()],
-    }
-
-
-def output_of(name, values, class_names):
-    """Predicted-class shares and, of a float output, the distribution of every column."""
-    output = {"name": name, "datatype": DATATYPES[values.dtype]}
-    if class_names:
-        predicted = values if values.ndim == 1 else values.argmax(axis=1)
-        shares = [round(float((predicted == k).mean()), 6) for k in range(len(class_names))]
-        output["classes"] = [{"index": k, "label": n, "share": s} for k, (n, s) in enumerate(zip(class_names, shares))]
-    if values.ndim == 2:
-        names = class_names or [name]
-        output["scores"] = [distribution(names[k], k, values[:, k]) for k in range(values.shape[1])]
-    return output
-
-
-def distribution(name, index, column):
-    """The summary of one column of FP32 values. A value v lies in the last bin whose lower edge is <= v.
-
-    Edges are values that occur (no interpolation), written so that reading them as 32 or as 64 bits gives the same.
-    """
-    present = np.sort(column[~np.isnan(column)])
-    edges = np.quantile(present, np.linspace(0, 1, BINS + 1), method="inverted_cdf").astype(np.float32)
-    bins = np.clip(np.searchsorted(edges, present, side="right") - 1, 0, BINS - 1)
-    wide = present.astype(np.float64)
-    return {
-        "name": name,
-        "index": index,
-        "n": len(present),
-        "missing": int(len(column) - len(present)),
-        "min": float(present[0]),
-        "max": float(present[-1]),
-        "mean": float(f"{wide.mean():.9g}"),
-        "std": float(f"{wide.std():.9g}"),
-        "edges": [float(edge) for edge in edges],
-        "counts": np.bincount(bins, minlength=BINS).tolist(),
-    }
-
-
-def lines_of(baseline):
-    """JSON with one line a feature, so that differences between two versions are readable."""
-    head = {k: v for k, v in baseline.items() if k not in ("inputs", "outputs")}
-    parts = [json.dumps(head)[1:-1]]
-    for section in ("inputs", "outputs"):
-        tensors = []
-        for tensor in baseline[section]:
-            lists = {k: v for k, v in tensor.items() if isinstance(v, list)}
-            plain = json.dumps({k: v for k, v in tensor.items() if k not in lists})[1:-1]
-            rows = [f'"{k}": [\n    ' + ",\n    ".join(map(json.dumps, v)) + "\n  ]" for k, v in lists.items()]
-            tensors.append("  {" + ", ".join([plain, *rows]) + "}")
-        parts.append(f'"{section}": [\n' + ",\n".join(tensors) + "\n]")
-    return "{" + ",\n".join(parts) + "}\n"
 
 
 def card_of(trained, size):

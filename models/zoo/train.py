@@ -1,8 +1,9 @@
 """Trains every model of the zoo from data that ships inside scikit-learn and writes models/zoo/<model>/<version>/.
 
 Seeds are fixed, and linear algebra runs in one thread on a fixed instruction set, so a second run with the packages of
-`requirements.lock` writes the same bytes (`--output` elsewhere and compare). This file holds the models: data, split,
-training, the ONNX graph, the held-out metrics. `network.py` holds the layers, `artifacts.py` writes the other files.
+`requirements.lock` writes the same bytes (`--output` elsewhere and compare). This file holds the models: training,
+the ONNX graph, the held-out metrics. `data.py` holds the data and its split, `network.py` the layers,
+`artifacts.py` writes the other files; `gannet baseline make` makes baseline.json of the rows that `data.py` writes.
 
     python models/zoo/train.py [--output DIR]
 """
@@ -15,7 +16,7 @@ os.environ["NPY_DISABLE_CPU_FEATURES"] = "X86_V4 AVX512_ICL AVX512_SPR"
 
 import argparse
 import pathlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -23,34 +24,15 @@ import onnxruntime
 import skl2onnx
 import threadpoolctl
 from onnx import TensorProto, helper
-from sklearn import datasets, ensemble, linear_model, metrics, pipeline, preprocessing
-from sklearn.model_selection import train_test_split
+from sklearn import ensemble, linear_model, metrics, pipeline, preprocessing
 
 import artifacts
 import network
+from data import Data, load_breast_cancer, load_diabetes, load_digits, load_iris
 
 OPSETS = {"": 17, "ai.onnx.ml": 3}
 IR_VERSION = 8  # The one that came with opset 17.
-SPLIT_SEED = 7
 TRAIN_SEED = 1
-
-
-@dataclass
-class Data:
-    """A data set as the model receives it: `x` is FP32 with the shape of the input tensor."""
-
-    feature_names: list
-    x: np.ndarray
-    y: np.ndarray
-    class_names: list = field(default_factory=list)
-    held_out_share: float = 0.25
-
-    def __post_init__(self):
-        stratify = self.y if self.class_names else None
-        rows = np.arange(len(self.x))
-        self.train, self.held_out = train_test_split(
-            rows, test_size=self.held_out_share, random_state=SPLIT_SEED, stratify=stratify
-        )
 
 
 @dataclass
@@ -63,30 +45,6 @@ class Trained:
     model: onnx.ModelProto
     facts: list
     training: str
-
-
-def load_iris():
-    bunch = datasets.load_iris()
-    names = [str(name) for name in bunch.target_names]
-    return Data(list(bunch.feature_names), bunch.data.astype(np.float32), bunch.target, names, held_out_share=0.3)
-
-
-def load_digits():
-    bunch = datasets.load_digits()
-    images = bunch.data.astype(np.float32).reshape(-1, 1, 8, 8)
-    return Data(list(bunch.feature_names), images, bunch.target, [str(digit) for digit in range(10)])
-
-
-def load_breast_cancer():
-    bunch = datasets.load_breast_cancer()
-    names = [str(name) for name in bunch.feature_names]
-    class_names = [str(name) for name in bunch.target_names]
-    return Data(names, bunch.data.astype(np.float32), bunch.target, class_names)
-
-
-def load_diabetes():
-    bunch = datasets.load_diabetes()
-    return Data(list(bunch.feature_names), bunch.data.astype(np.float32), bunch.target)
 
 
 def model_of(nodes, initializers, inputs, outputs, name):

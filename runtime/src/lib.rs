@@ -19,6 +19,8 @@ pub mod servable;
 
 pub mod shadow;
 
+pub mod drift;
+
 pub mod batch;
 
 pub mod control;

@@ -27,6 +27,7 @@ use crate::{
         queue::{Entry, GroupKey, Queue},
     },
     clock,
+    drift::{Baseline, Drift},
     metrics::{ModelStats, Outcome},
     request::{Checked, Contract, Tensors},
 };
@@ -74,6 +75,10 @@ pub struct Servable {
     pub costs: ShapeCosts,
     /// Counts since it was loaded.
     pub stats: ModelStats,
+    /// What its data looked like when it was trained, if that is known.
+    pub baseline: Option<Arc<Baseline>>,
+    /// Who looks at a share of its requests.
+    pub drift: Option<Arc<Drift>>,
     layout: Layout,
     policy: BatchPolicy,
     queue: Mutex<Queue<Pending>>,
@@ -122,6 +127,8 @@ pub struct Loaded {
     pub costs: ShapeCosts,
     /// Rows that one run takes at most; 1 without a batch axis.
     pub rows_max: usize,
+    /// What its data looked like when it was trained, if that is known.
+    pub baseline: Option<Arc<Baseline>>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -158,7 +165,14 @@ impl Servable {
             engine: loaded.engine,
             costs: loaded.costs,
             stats: ModelStats::default(),
+            baseline: loaded.baseline,
+            drift: None,
         }
+    }
+
+    /// Has a share of its requests looked at, if any is wanted.
+    pub fn watch(&mut self, drift: &Arc<Drift>) {
+        self.drift = drift.attach(self).then(|| Arc::clone(drift));
     }
 
     /// Starts one thread for each instance. Threads inherit the caller's priority: never call it on a loader.

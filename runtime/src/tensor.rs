@@ -98,6 +98,27 @@ pub fn push_byte_element(out: &mut Vec<u8>, element: &[u8]) {
     out.extend_from_slice(element);
 }
 
+/// Appends a number in the form of `dtype`, as near as it comes; nothing for texts.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "as saturates")]
+pub fn push_number(out: &mut Vec<u8>, dtype: DType, number: f64) {
+    match dtype {
+        DType::Fp32 => out.extend_from_slice(&(number as f32).to_le_bytes()),
+        DType::Fp64 => out.extend_from_slice(&number.to_le_bytes()),
+        DType::Fp16 => out.extend_from_slice(&half::f16::from_f64(number).to_le_bytes()),
+        DType::Bf16 => out.extend_from_slice(&half::bf16::from_f64(number).to_le_bytes()),
+        DType::Uint8 => out.push(number as u8),
+        DType::Uint16 => out.extend_from_slice(&(number as u16).to_le_bytes()),
+        DType::Uint32 => out.extend_from_slice(&(number as u32).to_le_bytes()),
+        DType::Uint64 => out.extend_from_slice(&(number as u64).to_le_bytes()),
+        DType::Int8 => out.extend_from_slice(&(number as i8).to_le_bytes()),
+        DType::Int16 => out.extend_from_slice(&(number as i16).to_le_bytes()),
+        DType::Int32 => out.extend_from_slice(&(number as i32).to_le_bytes()),
+        DType::Int64 => out.extend_from_slice(&(number as i64).to_le_bytes()),
+        DType::Bool => out.push(u8::from(number != 0.0)),
+        DType::Bytes => {}
+    }
+}
+
 impl<'a> TensorView<'a> {
     /// The bytes of rows `from..to` of axis 0.
     #[must_use]

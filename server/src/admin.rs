@@ -6,6 +6,7 @@ pub mod listener;
 mod router;
 
 mod config_view;
+mod drift;
 mod edge;
 mod labels;
 mod models;

@@ -15,6 +15,7 @@ use gannet_runtime::{
         lifecycle::LifecycleLimits,
         manager::{Control, ControlConfig},
     },
+    drift::{Drift, DriftConfig},
 };
 
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
     admission::Admission,
     backends,
     config::{Config, RegistryConfig, RepositoryApi, address::Address},
+    drift::{Outlet, WebhookOut},
     edge::EdgeJobs,
     exporter::{self, Exporter},
     net,
@@ -42,6 +44,7 @@ pub struct App {
     data: Option<net::Handle>,
     admin: Option<admin::Handle>,
     ota: Option<admin::Handle>,
+    outlet: Outlet,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -76,17 +79,28 @@ impl App {
             memory_bytes_max: config.memory_bytes_max,
             loads_max: config.runtime.loader_threads,
         };
-        let (control, manager) = Control::start(ControlConfig {
+        let watch = DriftConfig { nice: config.runtime.loader_nice, ..config.drift.watch };
+        let (drift, looking) = Drift::start(watch).context("the drift monitor did not start")?;
+        let started = Control::start(ControlConfig {
             limits,
             backends: backends.all.clone(),
             qualify: Arc::new(Rehearsal::new(&config.repository)),
             loader_nice: config.runtime.loader_nice,
-        })
-        .context("the control plane did not start")?;
-        let started = start_rest(&config, listeners, addresses, &backends, control.clone(), recorder);
-        let Rest { state, data, admin, ota, mut threads } = started.inspect_err(|_| control.stop())?;
-        threads.push(manager);
-        Ok(Self { state, config, addresses, data: Some(data), admin: Some(admin), ota, threads })
+            drift: Some(Arc::clone(&drift)),
+        });
+        let started = started.inspect_err(|_| drift.stop());
+        let (control, manager) = started.context("the control plane did not start")?;
+        let planes = (control.clone(), Arc::clone(&drift));
+        let started = start_rest(&config, listeners, addresses, &backends, planes, recorder);
+        let stop = || {
+            control.stop();
+            drift.stop();
+        };
+        let Rest { state, data, admin, ota, mut threads } = started.inspect_err(|_| stop())?;
+        threads.extend([manager, looking]);
+        let (outlet, telling) = start_outlet(&config, &state).inspect_err(|_| stop())?;
+        threads.push(telling);
+        Ok(Self { state, config, addresses, data: Some(data), admin: Some(admin), ota, outlet, threads })
     }
 
     /// Where it listens.
@@ -107,6 +121,11 @@ impl App {
         &self.config
     }
 
+    fn stop_planes(&self) {
+        self.outlet.stop();
+        self.state.stop();
+    }
+
     /// Ends everything: not ready at once; after `lame_duck` no new connections; `grace` for what is under way and
     /// for models to be destroyed. Blocks for as long. Whether everything had ended by then.
     #[must_use = "tells whether requests were lost"]
@@ -123,7 +142,7 @@ impl App {
         if let Some(ota) = self.ota.take() {
             ota.close();
         }
-        self.state.stop();
+        self.stop_planes();
         finished &= join_all(std::mem::take(&mut self.threads), until);
         if let Some(admin) = self.admin.take() {
             admin.close();
@@ -142,7 +161,7 @@ impl Drop for App {
             ota.stop();
         }
         if !self.threads.is_empty() {
-            self.state.stop();
+            self.stop_planes();
         }
         if let Some(admin) = &self.admin {
             admin.stop();
@@ -164,7 +183,7 @@ fn start_rest(
     listeners: Listeners,
     addresses: Addresses,
     backends: &backends::Backends,
-    control: Control,
+    (control, drift): (Control, Arc<Drift>),
     recorder: &'static metrics_exporter_prometheus::PrometheusHandle,
 ) -> anyhow::Result<Rest> {
     let (edge, ota, device_threads) = for_devices(config)?;
@@ -185,6 +204,7 @@ fn start_rest(
         traffic,
         edge,
         ota,
+        drift,
         admission: Admission::new(config.inflight_bytes_max),
         limits: config.limits,
         repository_access: repository_access(config.repository.mode, config.repository.api, &data_ports),
@@ -254,6 +274,16 @@ fn open_door(
     let bind_host = config.ota.listen.as_ref().map(|address| address.host.clone());
     let door = Arc::new(Door { ota, local, bind_host });
     admin::start_alone("gannet-devices", listener, door).map(Some)
+}
+
+/// Who tells others of drift.
+fn start_outlet(config: &Config, state: &State) -> anyhow::Result<(Outlet, JoinHandle<()>)> {
+    let settings = &config.drift;
+    let webhook = settings.webhook_url.clone().zip(settings.webhook_secret.clone());
+    let webhook = webhook.map(|(url, secret)| WebhookOut { url, secret });
+    let registry = state.repository.registry().cloned();
+    let server = sources::server_name(&config.registry);
+    Outlet::start(Arc::clone(&state.drift), registry, webhook, server).context("nobody can be told of drift")
 }
 
 /// Where models come from, and how they are looked at.

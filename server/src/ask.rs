@@ -14,6 +14,7 @@ use bytes::Bytes;
 use gannet_models::DType;
 use gannet_runtime::{
     InferError, InferRequest, InferResponse, Tensor, Time, clock,
+    drift::Sampled,
     route::{Arm, Sticky, StickyKey},
     servable::{Answering, Servable},
     shadow::Watched,
@@ -215,6 +216,8 @@ pub struct Asked {
     arm: Option<Arm>,
     /// What its shadows are to see.
     watched: Option<Box<Watched>>,
+    /// What is looked at for drift, of a few.
+    sampled: Option<Box<Sampled>>,
     id: String,
     wanted: SmallVec<[Wanted; 2]>,
     rows: usize,
@@ -243,6 +246,7 @@ pub fn begin(table: &TableReader, target: Target<'_>, mut ask: Ask) -> Result<As
     let stated = (timeout_us > 0).then(|| ask.arrived + Duration::from_micros(timeout_us));
     let rows = checked.rows;
     let watched = Watched::new(shadows, &checked);
+    let sampled = Sampled::new(&servable, &checked);
     let submitted = servable.submit(InferRequest {
         inputs: checked.inputs,
         rows,
@@ -255,7 +259,7 @@ pub fn begin(table: &TableReader, target: Target<'_>, mut ask: Ask) -> Result<As
             arm.ended(&servable, &ask.id, ask.arrived, Err(error));
         }
     })?;
-    Ok(Asked { answering, arm, watched, id: ask.id, wanted, rows })
+    Ok(Asked { answering, arm, watched, sampled, id: ask.id, wanted, rows })
 }
 
 /// What keeps the request's user with a version. A request that has no id and goes by it gets one.
@@ -298,6 +302,9 @@ impl Asked {
         let id = if self.id.is_empty() { generate_id() } else { self.id };
         if let Some(watched) = self.watched {
             (*watched).answered(&servable, &id, &response);
+        }
+        if let Some(sampled) = self.sampled {
+            (*sampled).answered(&servable, &id, &response);
         }
         if let Some(arm) = &self.arm {
             arm.ended(&servable, &id, self.answering.arrived(), response.as_ref());

@@ -2,8 +2,10 @@
 //! is done.
 
 mod banner;
+mod baseline;
 mod check;
 pub(crate) mod client;
+mod drift;
 mod models;
 mod ota;
 mod profile;
@@ -52,6 +54,11 @@ enum Command {
     Models(ModelsArgs),
     /// Roll a version out by evidence: begin, watch, hold, promote, take back, explain
     Rollout(rollout::RolloutArgs),
+    /// Whether a model's data changed on a running server, and what of it
+    Drift(drift::DriftArgs),
+    /// Keep what a model's training data looks like in its package
+    #[command(subcommand)]
+    Baseline(baseline::BaselineCommand),
     /// Bring what a registry has into a folder
     Pull(registry::PullArgs),
     /// Bring a version from a folder to a registry
@@ -238,6 +245,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Profile(args)) => profile::run(&args),
         Some(Command::Models(args)) => models::run(&args),
         Some(Command::Rollout(args)) => rollout::run(&args),
+        Some(Command::Drift(args)) => drift::run(&args),
+        Some(Command::Baseline(command)) => baseline::run(&command),
         Some(Command::Pull(args)) => registry::run_pull(&args),
         Some(Command::Push(args)) => registry::run_push(&args),
         Some(Command::Registry(command)) => registry::run_registry(&command),

@@ -2,6 +2,7 @@
 //! a key decides. Every fault of all three is reported at once. Must not know what the values are used for.
 
 mod compose;
+mod drift;
 mod given;
 mod key;
 mod registry;
@@ -20,6 +21,7 @@ use serde_json::Value;
 use self::address::Address;
 pub use self::{
     compose::{FileText, Sources, compose},
+    drift::DriftSettings,
     fault::{Fault, Faults},
     given::Given,
     key::{Key, keys},
@@ -55,6 +57,8 @@ pub struct Config {
     pub runtime: RuntimeConfig,
     /// How to end.
     pub shutdown: ShutdownConfig,
+    /// How drift is watched, and who is told.
+    pub drift: DriftSettings,
     /// The file that holds the bearer tokens of the admin API.
     pub admin_token_file: Option<PathBuf>,
     /// What is logged, and how.
@@ -219,6 +223,7 @@ impl Config {
                 lame_duck: Duration::from_millis(2000),
                 grace: Duration::from_millis(25_000),
             },
+            drift: DriftSettings::default(),
             admin_token_file: None,
             log: LogConfig { level: "info".into(), format: LogFormat::Text },
             sources: BTreeMap::new(),

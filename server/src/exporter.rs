@@ -7,8 +7,8 @@ use bytes::Bytes;
 use gannet_runtime::{
     control::{manager, rollout::View},
     metrics::{
-        LoadCounts, OtaSample, VersionSample, render, render_loads, render_ota, render_rollouts,
-        render_routes,
+        LoadCounts, OtaSample, VersionSample, render, render_drift, render_loads, render_ota,
+        render_rollouts, render_routes,
     },
     table::RouteEntry,
 };
@@ -72,6 +72,7 @@ pub fn page(state: &State, recorder: &PrometheusHandle, native: bool) -> String 
     if let Some(ota) = &state.ota {
         page.push_str(&deliveries(ota));
     }
+    page.push_str(&render_drift(&state.drift));
     page.push_str(&recorder.render());
     page
 }

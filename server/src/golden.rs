@@ -10,6 +10,7 @@ use gannet_models::{Artifact, Signature};
 use gannet_runtime::{
     InferRequest, clock,
     control::loader::Qualify,
+    drift::Baseline,
     request::{Contract, GoldenCase},
 };
 use serde::Deserialize;
@@ -67,6 +68,10 @@ impl Qualify for GoldenReader {
                 .map(|case| case.into_iter().collect());
         }
         golden.iter().map(read).collect()
+    }
+
+    fn baseline(&self, artifact: &Artifact, signature: &Signature) -> Result<Option<Baseline>, String> {
+        crate::baseline::of_artifact(artifact, signature)
     }
 }
 

@@ -48,6 +48,10 @@ pub mod golden;
 
 pub mod rehearsal;
 
+pub mod baseline;
+
+pub mod drift;
+
 pub mod admin;
 
 pub mod exporter;

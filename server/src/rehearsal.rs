@@ -167,6 +167,14 @@ impl Qualify for Rehearsal {
         self.golden.golden_cases(artifact, model, signature)
     }
 
+    fn baseline(
+        &self,
+        artifact: &Artifact,
+        signature: &Signature,
+    ) -> Result<Option<gannet_runtime::drift::Baseline>, String> {
+        self.golden.baseline(artifact, signature)
+    }
+
     fn rehearse(&self, spec: &LoadSpec) -> Result<(), String> {
         let (_, path) = spec.model_file()?;
         let piece = Piece::of(spec.backend.name(), &spec.open_options(&path, spec.settings.threads));

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gannet_runtime::{control::manager::Control, table::TableReader};
+use gannet_runtime::{control::manager::Control, drift::Drift, table::TableReader};
 
 use crate::{
     admission::Admission,
@@ -80,6 +80,8 @@ pub struct State {
     pub edge: EdgeJobs,
     /// Deliveries to devices, where there are any.
     pub ota: Option<Arc<Ota>>,
+    /// Who looks at a share of the requests.
+    pub drift: Arc<Drift>,
     /// What is in flight.
     pub admission: Arc<Admission>,
     /// Bounds of one request.
@@ -124,6 +126,7 @@ impl State {
         self.repository.stop();
         self.traffic.stop();
         self.control.stop();
+        self.drift.stop();
     }
 
     /// What requests see.

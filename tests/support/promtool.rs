@@ -2,6 +2,7 @@
 
 use std::{
     io::Write as _,
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -19,4 +20,13 @@ pub(crate) fn check(page: &str) {
     let output = child.wait_with_output().expect("promtool ends");
     let said = [output.stdout, output.stderr].concat();
     assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+}
+
+/// Panics with what `promtool test rules` finds.
+#[track_caller]
+pub(crate) fn test_rules(file: &Path) {
+    let mut command = Command::new(program(LOCK, "promtool"));
+    let output = command.args(["test", "rules"]).arg(file).output().expect("promtool runs");
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
 }

@@ -40,6 +40,7 @@ impl Bench {
             backends: vec![Arc::new(backend.clone())],
             qualify: Arc::new(NoGolden),
             loader_nice: 0,
+            drift: None,
         };
         let (control, manager) = Control::start(config).unwrap();
         Self { backend, control, manager: Some(manager), store, folder }

@@ -54,25 +54,20 @@ impl Samples {
         &self.values[index * self.row..(index + 1) * self.row]
     }
 
-    /// Reads NPY, CSV or raw little-endian floats (`.f32`), by the ending of the name.
+    /// Reads NPY, CSV, Parquet or raw little-endian floats (`.f32`), by the ending of the name.
     ///
     /// # Errors
     /// [`EdgeError::Data`] when the file does not hold rows of `row` values.
     pub fn read(path: &Path, row: usize) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(EdgeError::io(path, "read"))?;
         let what = path.display().to_string();
-        let values = match path.extension().and_then(|end| end.to_str()) {
-            Some("npy") => npy(&bytes, &what)?,
-            Some("f32") => bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-            Some("csv") => csv(&String::from_utf8_lossy(&bytes), &what)?,
-            other => {
-                return Err(EdgeError::Data {
-                    what,
-                    fault: format!("expected a name that ends in .npy, .csv or .f32, got {other:?}"),
-                    way_round: "save the samples with numpy.save".into(),
-                });
-            }
+        let bad = |gannet_data::DataError { what, fault, advice }| EdgeError::Data {
+            what,
+            fault,
+            way_round: advice,
         };
+        let numbers = gannet_data::read(path).and_then(|data| data.numbers(&what)).map_err(bad)?;
+        #[expect(clippy::cast_possible_truncation, reason = "the model computes in float32")]
+        let values = numbers.into_iter().map(|number| number as f32).collect();
         Self::new(values, row, &what)
     }
 }
@@ -91,77 +86,19 @@ pub fn sourced<T: Copy + Default>(axes: &[Axis], row: &[T]) -> Vec<T> {
     out
 }
 
-/// The format of numpy, versions 1 and 2, numbers in C order.
-fn npy(bytes: &[u8], what: &str) -> Result<Vec<f32>> {
-    let bad = |fault: &str| EdgeError::Data {
-        what: what.into(),
-        fault: fault.into(),
-        way_round: "save it with numpy.save(path, array.astype('float32'))".into(),
-    };
-    if bytes.len() < 12 || &bytes[..6] != b"\x93NUMPY" {
-        return Err(bad("expected the format of numpy, got something else"));
-    }
-    let (length, from): (usize, usize) = match bytes[6] {
-        1 => (usize::from(u16::from_le_bytes([bytes[8], bytes[9]])), 10),
-        _ => (u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]) as usize, 12),
-    };
-    let header = bytes.get(from..from.saturating_add(length)).ok_or_else(|| bad("its header is cut off"))?;
-    let header = String::from_utf8_lossy(header);
-    if header.contains("'fortran_order': True") {
-        return Err(bad("expected C order, got Fortran order"));
-    }
-    let kind = header.split("'descr':").nth(1).and_then(|rest| rest.split('\'').nth(1)).unwrap_or("");
-    let data = &bytes[from + length..];
-    #[expect(clippy::cast_possible_truncation, reason = "the model computes in float32")]
-    #[expect(clippy::cast_precision_loss, reason = "the model computes in float32")]
-    Ok(match kind {
-        "<f4" => data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-        "<f8" => data.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect(),
-        "<i8" => data.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes) as f32).collect(),
-        "<i4" => data.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes) as f32).collect(),
-        "|u1" => data.iter().map(|byte| f32::from(*byte)).collect(),
-        "|i1" => data.iter().map(|byte| f32::from(byte.cast_signed())).collect(),
-        _ => return Err(bad("expected numbers of type f4, f8, i4, i8, u1 or i1, got another type")),
-    })
-}
-
-/// Numbers between commas; a first line of names is left out.
-fn csv(text: &str, what: &str) -> Result<Vec<f32>> {
-    let mut values = Vec::new();
-    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let numbers: Result<Vec<f32>, _> = line.split(',').map(|cell| cell.trim().parse::<f32>()).collect();
-        match numbers {
-            Ok(numbers) => values.extend(numbers),
-            Err(_) if index == 0 => {}
-            Err(error) => {
-                return Err(EdgeError::Data {
-                    what: format!("{what}, line {}", index + 1),
-                    fault: format!("expected numbers between commas, got: {error}"),
-                    way_round: "leave labels and texts out".into(),
-                });
-            }
-        }
-    }
-    Ok(values)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn formats() {
-        let mut file = b"\x93NUMPY\x01\x00".to_vec();
-        let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }";
-        file.extend((header.len() as u16).to_le_bytes());
-        file.extend(header.as_bytes());
-        file.extend(1.5f32.to_le_bytes());
-        file.extend((-2f32).to_le_bytes());
-        assert_eq!(npy(&file, "x").unwrap(), [1.5, -2.0]);
-        assert!(npy(&file[..20], "x").is_err());
-        assert_eq!(csv("a,b\n1, 2\n\n3,4\n", "x").unwrap(), [1.0, 2.0, 3.0, 4.0]);
-        assert!(csv("1,2\n3,x\n", "x").unwrap_err().to_string().contains("line 2"));
+    fn samples_are_whole_rows_of_numbers() {
         assert!(Samples::new(vec![1.0, f32::NAN], 2, "x").is_err());
         assert!(Samples::new(vec![1.0; 3], 2, "x").is_err());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.csv");
+        std::fs::write(&path, "a,b\n1, 2\n\n3,4\n").unwrap();
+        assert_eq!(Samples::read(&path, 2).unwrap().values, [1.0, 2.0, 3.0, 4.0]);
+        std::fs::write(&path, "1,2\n3,x\n").unwrap();
+        assert!(Samples::read(&path, 2).unwrap_err().to_string().contains("text"));
     }
 }

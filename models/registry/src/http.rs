@@ -326,7 +326,8 @@ pub(crate) async fn small(
 }
 
 /// rustls with the provider that the rest of the program has.
-pub(crate) fn provide_crypto() {
+/// Has this process's TLS computed by `ring`, for clients of other crates too.
+pub fn provide_crypto() {
     // fails when one is installed already, which is as good
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

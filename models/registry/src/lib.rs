@@ -43,7 +43,7 @@ pub use error::{RegistryError, RemoteError};
 pub use fetch::FetchLimits;
 pub use filesystem::{FilesystemOptions, FilesystemSource};
 pub use gannet_models::{IngestLimits, VersionLocation};
-pub use http::{Secret, Secrets};
+pub use http::{Secret, Secrets, provide_crypto};
 pub use kind::{OnAliasMove, SourceSpec};
 pub use mlflow::write::VersionReport;
 pub use registry::{Registry, RegistryOptions};

@@ -51,6 +51,7 @@ fn everything_can_be_said() {
         }],
         parameters: [].into(),
         allow_torchscript: true,
+        drift_rate: Some(0.05),
         memory_bytes: Some(100_000_000),
     };
     assert_eq!(settings, expected);
@@ -77,7 +78,7 @@ fn all_faults_are_reported_with_their_lines() {
     let expected = [
         "model.toml:1: max_batch_size: expected an integer from 0 to 1048576, got -1",
         "model.toml:2: bakend: expected one of the keys backend, max_batch_size, versions, allow_torchscript, batching, priority, \
-         limits, instances, warm_up, labels, padding, inputs, outputs, got the unknown key 'bakend'",
+         limits, instances, warm_up, labels, drift, padding, inputs, outputs, got the unknown key 'bakend'",
         "model.toml:3: versions: expected \"latest:2\", \"all\" or a list such as [\"1\", \"3\"], got \"newest\"",
         "model.toml:5: instances.count: expected an integer from 1 to 256, got \"two\"",
         "model.toml:6: instances.device: expected \"cpu\" or \"cuda:0\", got \"tpu\"",

@@ -18,6 +18,7 @@ use super::lifecycle::Wanted;
 use crate::{
     backend::{Backend, BackendError, Declared, OpenOptions, model_file},
     batch::{assemble::Layout, cost::ShapeCosts},
+    drift::Baseline,
     request::GoldenCase,
     servable::{Engine, Incarnation, Loaded, instance::Worker},
 };
@@ -111,6 +112,15 @@ pub trait Qualify: Send + Sync + 'static {
         signature: &Signature,
     ) -> Result<Vec<GoldenCase>, String>;
 
+    /// What an artifact says of the data that it was trained on, if it says anything.
+    ///
+    /// # Errors
+    /// A text naming the file and what is wrong with it; the version is watched as if it had none.
+    fn baseline(&self, artifact: &Artifact, signature: &Signature) -> Result<Option<Baseline>, String> {
+        let _ = (artifact, signature);
+        Ok(None)
+    }
+
     /// Loads a version whose file is a program, for the first time, where it can do no harm but to itself.
     ///
     /// # Errors
@@ -158,8 +168,23 @@ pub fn load(
         platform: spec.backend.platform(),
         model_file: spec.model_file()?.0,
     };
+    let baseline = qualify.baseline(&spec.artifact, &signature).unwrap_or_else(|why| {
+        tracing::warn!(%model, version = %spec.version, "{why}; its first rows become its baseline");
+        None
+    });
     let (model, version, settings) = (model.clone(), spec.version.clone(), Arc::clone(settings));
-    Ok(Loaded { model, version, incarnation, signature, settings, engine, workers, costs, rows_max })
+    Ok(Loaded {
+        model,
+        version,
+        incarnation,
+        signature,
+        settings,
+        engine,
+        workers,
+        costs,
+        rows_max,
+        baseline: baseline.map(Arc::new),
+    })
 }
 
 /// Opens a model and runs it once with zeros, which it may refuse. What a crash would end is this process alone.

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     backend::Backend,
+    drift::Drift,
     metrics::process,
     route::{Judge, LiveRoute, Route, Shadow},
     servable::{Incarnation, Loaded, Servable},
@@ -43,6 +44,8 @@ pub struct ControlConfig {
     pub qualify: Arc<dyn Qualify>,
     /// How far the threads that load and free models step back, 0 (not at all) to 19.
     pub loader_nice: i32,
+    /// Who looks at a share of the requests.
+    pub drift: Option<Arc<Drift>>,
 }
 
 enum Command {
@@ -138,6 +141,7 @@ impl Control {
             table: table.clone(),
             jobs,
             retire,
+            drift: config.drift,
         };
         let run = move || {
             manager.run(&receiver);
@@ -251,6 +255,7 @@ struct Manager {
     table: TableReader,
     jobs: Sender<LoadJob>,
     retire: Sender<Retired>,
+    drift: Option<Arc<Drift>>,
 }
 
 impl Manager {
@@ -339,7 +344,11 @@ impl Manager {
     ) {
         // the threads are started here and not by the loader: they must not inherit its low priority
         let started = result.and_then(|loaded| {
-            let servable = Arc::new(Servable::new(*loaded));
+            let mut servable = Servable::new(*loaded);
+            if let Some(drift) = &self.drift {
+                servable.watch(drift);
+            }
+            let servable = Arc::new(servable);
             let threads =
                 servable.start().map_err(|error| format!("no thread for its instances: {error}"))?;
             Ok(Held { servable, threads })

@@ -10,7 +10,7 @@ use std::{
 use tokio::{sync::oneshot, time::Sleep};
 
 use super::{Servable, expired, outcome_of};
-use crate::{InferError, InferResponse, Time, clock, metrics::Outcome};
+use crate::{InferError, InferResponse, Time, clock, metrics::Outcome, request::Tensors};
 
 type Reply = Result<InferResponse, InferError>;
 
@@ -88,5 +88,18 @@ impl Drop for Answering {
     fn drop(&mut self) {
         self.servable.inflight.fetch_sub(1, Ordering::Relaxed);
         self.servable.finished(self.outcome, self.arrived);
+    }
+}
+
+impl Servable {
+    /// Answers one request on the calling thread, apart from all others: for commands that serve nobody.
+    ///
+    /// # Errors
+    /// [`InferError::Invalid`] and [`InferError::Backend`].
+    pub fn answer_apart<N: AsRef<str>>(
+        &self,
+        inputs: impl IntoIterator<Item = (N, crate::Tensor)>,
+    ) -> Result<Tensors, InferError> {
+        Ok(self.run_apart(&self.contract().check(inputs)?)?.outputs)
     }
 }

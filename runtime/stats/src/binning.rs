@@ -137,6 +137,12 @@ impl NumericBins {
         &self.edges
     }
 
+    /// The greatest value of the reference.
+    #[must_use]
+    pub fn greatest(&self) -> f64 {
+        self.greatest
+    }
+
     /// The bins of values below the reference, above it, missing, and not finite.
     #[must_use]
     pub fn special(&self) -> [usize; 4] {
@@ -163,7 +169,9 @@ impl NumericBins {
     fn search(&self, value: f64) -> usize {
         let (mut at, mut half) = (0, self.padded.len() / 2);
         while half > 0 {
-            at += usize::from(self.padded[at + half - 1] < value) * half;
+            // which way it goes is not predictable: a branch would be wrong every other time
+            let behind = self.padded[at + half - 1] < value;
+            at = std::hint::select_unpredictable(behind, at + half, at);
             half /= 2;
         }
         at + usize::from(self.padded[at] < value)

@@ -45,7 +45,8 @@ fn total_variation(p: &[f64], q: &[f64]) -> f64 {
 /// piecewise linear in the reciprocal of the cut, so the bins beyond it, in order of their ratio, are tried one by one.
 fn clips(p: &[f64], q: &[f64], epsilon: f64) -> (f64, f64) {
     let mut order: Vec<usize> = (0..p.len()).collect();
-    let ratio = |bin: usize| q[bin] / p[bin];
+    let ratios: Vec<f64> = q.iter().zip(p).map(|(q, p)| q / p).collect();
+    let ratio = |bin: usize| ratios[bin];
     order.sort_by(|a, b| ratio(*a).total_cmp(&ratio(*b)));
     let cut = |bins: &mut dyn Iterator<Item = usize>, sign: f64| {
         let (mut mass_p, mut mass_q, mut cut) = (0.0, 0.0, 1.0);
@@ -66,11 +67,20 @@ fn clips(p: &[f64], q: &[f64], epsilon: f64) -> (f64, f64) {
 
 /// The logarithm of the ratio to bet on `q` against every law around `p`; zero where there is nothing to bet on.
 fn table(p: &[f64], q: &[f64], epsilon: f64) -> Vec<f64> {
+    let mut table = vec![0.0; p.len()];
+    write_table(p, q, epsilon, &mut table);
+    table
+}
+
+fn write_table(p: &[f64], q: &[f64], epsilon: f64, table: &mut [f64]) {
     if total_variation(p, q) <= epsilon {
-        return vec![0.0; p.len()];
+        table.fill(0.0);
+        return;
     }
     let (low, high) = clips(p, q, epsilon);
-    p.iter().zip(q).map(|(p, q)| (q / p).clamp(low, high).ln()).collect()
+    for ((out, p), q) in table.iter_mut().zip(p).zip(q) {
+        *out = (q / p).clamp(low, high).ln();
+    }
 }
 
 /// Watches the bins of one feature.
@@ -144,6 +154,15 @@ impl DriftDetector {
     /// # Errors
     /// [`StatsError`] when the bins are not as many as the reference's.
     pub fn add(&mut self, counts: &[u64]) -> Result<f64, StatsError> {
+        self.take(counts)?;
+        Ok(self.log_e())
+    }
+
+    /// Takes one batch of rows, counted by bin.
+    ///
+    /// # Errors
+    /// As [`DriftDetector::add`].
+    pub fn take(&mut self, counts: &[u64]) -> Result<(), StatsError> {
         StatsError::check_length("counts", self.p.len(), counts.len())?;
         let rows = counts.iter().sum::<u64>() as f64;
         self.fixed.iter_mut().for_each(|expert| expert.add(counts));
@@ -155,9 +174,9 @@ impl DriftDetector {
             let total: f64 = known.iter().sum::<f64>() + PRIOR_ROWS;
             let q: Vec<f64> =
                 known.iter().zip(&self.p).map(|(known, p)| (known + PRIOR_ROWS * p) / total).collect();
-            expert.table = table(&self.p, &q, self.epsilon);
+            write_table(&self.p, &q, self.epsilon, &mut expert.table);
         }
-        Ok(self.log_e())
+        Ok(())
     }
 
     /// The statistic after the last batch.
@@ -167,6 +186,15 @@ impl DriftDetector {
         let learning = (0.5 / self.learning.len() as f64).ln();
         let fixed = self.fixed.iter().map(|expert| fixed + expert.wealth);
         log_sum_exp(fixed.chain(self.learning.iter().map(|learner| learning + learner.expert.wealth)))
+    }
+
+    /// Bytes on the heap.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let tables = self.fixed.len() + 2 * self.learning.len() + 1;
+        8 * self.p.len() * tables
+            + self.fixed.len() * size_of::<Expert>()
+            + self.learning.len() * size_of::<Learner>()
     }
 
     /// Begins anew, after an alarm.
@@ -185,8 +213,15 @@ impl DriftDetector {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RateDetector {
     limit: f64,
-    /// (rate that is bet on, wealth)
-    experts: Vec<(f64, f64)>,
+    experts: Vec<RateExpert>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct RateExpert {
+    /// Logarithms of the ratios for a row with the event, and for one without.
+    with: f64,
+    without: f64,
+    wealth: f64,
 }
 
 impl RateDetector {
@@ -198,7 +233,18 @@ impl RateDetector {
         StatsError::check((0.0..=1.0).contains(&reference), "reference", "a rate from 0 to 1", reference)?;
         let limit = (1.5 * reference).max(reference + 0.001).min(1.0);
         let rates = RATES.iter().map(|times| times * limit).filter(|rate| *rate < 1.0);
-        Ok(Self { limit, experts: rates.map(|rate| (rate, 0.0)).collect() })
+        let expert = |rate: f64| RateExpert {
+            with: (rate / limit).ln(),
+            without: ((1.0 - rate) / (1.0 - limit)).ln(),
+            wealth: 0.0,
+        };
+        Ok(Self { limit, experts: rates.map(expert).collect() })
+    }
+
+    /// Bytes on the heap.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.experts.len() * size_of::<RateExpert>()
     }
 
     /// The highest rate that raises no alarm.
@@ -209,13 +255,16 @@ impl RateDetector {
 
     /// Takes one batch of rows, `events` of them with the event, and gives the statistic.
     pub fn add(&mut self, events: u64, rows: u64) -> f64 {
-        let others = rows.saturating_sub(events) as f64;
-        for (rate, wealth) in &mut self.experts {
-            let bet = events as f64 * (*rate / self.limit).ln()
-                + others * ((1.0 - *rate) / (1.0 - self.limit)).ln();
-            *wealth = wealth.max(0.0) + bet;
-        }
+        self.take(events, rows);
         self.log_e()
+    }
+
+    /// Takes one batch of rows.
+    pub fn take(&mut self, events: u64, rows: u64) {
+        let (events, others) = (events as f64, rows.saturating_sub(events) as f64);
+        for RateExpert { with, without, wealth } in &mut self.experts {
+            *wealth = wealth.max(0.0) + events * *with + others * *without;
+        }
     }
 
     /// The statistic after the last batch; without an expert (nearly every row has the event) nothing is ever known.
@@ -225,12 +274,12 @@ impl RateDetector {
             return 0.0;
         }
         let weight = -(self.experts.len() as f64).ln();
-        log_sum_exp(self.experts.iter().map(|(_, wealth)| weight + wealth))
+        log_sum_exp(self.experts.iter().map(|expert| weight + expert.wealth))
     }
 
     /// Begins anew, after an alarm.
     pub fn reset(&mut self) {
-        self.experts.iter_mut().for_each(|(_, wealth)| *wealth = 0.0);
+        self.experts.iter_mut().for_each(|expert| expert.wealth = 0.0);
     }
 }
 

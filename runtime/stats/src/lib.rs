@@ -41,4 +41,8 @@ pub mod adwin;
 
 pub mod multiple;
 
+pub mod frequent;
+
+pub mod principal;
+
 pub use error::StatsError;

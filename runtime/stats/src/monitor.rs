@@ -2,7 +2,13 @@
 //! scores, and the evidence that it is no longer the same. Everything is counted; no value is kept. Must not know where
 //! values come from, any clock, or what an alarm is for.
 
+mod correlation;
+mod thresholds;
+
 use serde::{Deserialize, Serialize};
+
+use self::correlation::Correlation;
+pub use self::thresholds::Thresholds;
 
 use crate::{
     StatsError,
@@ -23,8 +29,6 @@ const SMOOTHING: f64 = 0.2;
 /// Lag-1 correlation above which batches are no longer nearly independent. Measured: at 0.5 the statistic came to its
 /// threshold without any drift, at 0.3 it stayed far below.
 const CORRELATION_MAX: f64 = 0.3;
-/// Values before a correlation is believed.
-const CORRELATION_ROWS_MIN: f64 = 500.0;
 
 /// Where a feature's values fall.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,6 +67,33 @@ impl Bins {
         match self {
             Self::Numeric(bins) => bins.len(),
             Self::Category(bins) => bins.len(),
+        }
+    }
+
+    /// Bytes on the heap.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Numeric(bins) => 8 * (bins.edges().len() + bins.edges().len().next_power_of_two()),
+            // each text twice, with its place
+            Self::Category(bins) => bins.categories().iter().map(|text| 2 * text.len() + 64).sum(),
+        }
+    }
+
+    /// What each bin holds, for people: a bin of numbers by its upper edge.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            Self::Numeric(bins) => {
+                let edges = bins.edges().iter().map(|edge| format!("<= {edge}"));
+                let last = format!("<= {}", bins.greatest());
+                let special = ["below", "above", "missing", "not finite"].map(str::to_owned);
+                edges.chain([last]).chain(special).collect()
+            }
+            Self::Category(bins) => {
+                let special = ["<other>", "<missing>"].map(str::to_owned);
+                bins.categories().iter().cloned().chain(special).collect()
+            }
         }
     }
 
@@ -118,12 +149,17 @@ impl Reference {
 pub struct FeatureMonitor {
     reference: Reference,
     /// By bin: the detector's.
-    coarse: Vec<usize>,
+    coarse: Vec<u8>,
+    /// By bin: its place among the rare ones, or [`NOT_RARE`].
+    rare_of: Vec<u8>,
     detector: Option<DriftDetector>,
     rare: Vec<RareBin>,
     batch: Vec<u64>,
     batch_rows: u64,
     window: BinCounts,
+    sums: Sums,
+    /// The reference's mean.
+    center: f64,
     last: Option<Window>,
     smoothed: Vec<f64>,
     correlation: Correlation,
@@ -131,10 +167,20 @@ pub struct FeatureMonitor {
     places: Vec<f64>,
 }
 
+/// Of no rare bin.
+const NOT_RARE: u8 = u8::MAX;
+
+/// Finite values of a window, less the reference's mean: sums, so that no value waits for a division of the one before.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    n: u64,
+    sum: f64,
+    squares: f64,
+}
+
 #[derive(Debug, Clone)]
 struct RareBin {
     name: &'static str,
-    bin: usize,
     detector: RateDetector,
     batch: u64,
 }
@@ -174,14 +220,24 @@ impl FeatureMonitor {
         let tolerance = DriftDetector::tolerance(TOLERATED, count, rows);
         let detector = if count > 1 { Some(DriftDetector::new(&shares, tolerance)?) } else { None };
         let rare = reference.bins.rare().into_iter().map(|(name, bin)| {
-            let rate = reference.counts.counts[bin] as f64 / rows as f64;
-            Ok(RareBin { name, bin, detector: RateDetector::new(rate)?, batch: 0 })
+            // what a short reference happens not to have may be there all the same: two standard errors, and the rule
+            // of three
+            let count = reference.counts.counts[bin] as f64;
+            let rate = ((count + 2.0 * count.sqrt() + 3.0) / rows as f64).min(1.0);
+            Ok(RareBin { name, detector: RateDetector::new(rate)?, batch: 0 })
         });
+        let mut rare_of = vec![NOT_RARE; bins];
+        for (place, (_, bin)) in reference.bins.rare().into_iter().enumerate() {
+            rare_of[bin] = place as u8;
+        }
         let place = |bin: usize| normal_quantile((bin as f64 + 0.5) / count as f64);
         Ok(Self {
             rare: rare.collect::<Result<_, StatsError>>()?,
             places: (0..count).map(place).collect(),
-            coarse,
+            coarse: coarse.iter().map(|bin| *bin as u8).collect(),
+            rare_of,
+            sums: Sums::default(),
+            center: reference.counts.moments.mean(),
             detector,
             batch: vec![0; count],
             batch_rows: 0,
@@ -197,15 +253,21 @@ impl FeatureMonitor {
     pub fn push(&mut self, value: Value<'_>) {
         let bin = self.reference.bins.bin(value);
         self.window.counts[bin] += 1;
-        if let Value::Number(value) = value {
-            self.window.moments.push(value);
+        if let Value::Number(value) = value
+            && value.is_finite()
+        {
+            let off = value - self.center;
+            self.sums.n += 1;
+            self.sums.sum += off;
+            self.sums.squares += off * off;
         }
-        let place = self.coarse[bin];
+        let place = usize::from(self.coarse[bin]);
         self.batch[place] += 1;
         self.correlation.push(self.places[place]);
         self.batch_rows += 1;
-        if let Some(rare) = self.rare.iter_mut().find(|rare| rare.bin == bin) {
-            rare.batch += 1;
+        let rare = self.rare_of[bin];
+        if rare != NOT_RARE {
+            self.rare[usize::from(rare)].batch += 1;
         }
         if self.batch_rows == BATCH_ROWS {
             self.bet();
@@ -215,12 +277,13 @@ impl FeatureMonitor {
     fn bet(&mut self) {
         if let Some(detector) = &mut self.detector {
             // the bins are those it was made of
-            let _ = detector.add(&self.batch);
+            let _ = detector.take(&self.batch);
         }
         for rare in &mut self.rare {
-            rare.detector.add(rare.batch, self.batch_rows);
+            rare.detector.take(rare.batch, self.batch_rows);
             rare.batch = 0;
         }
+        self.correlation.turn();
         self.batch.fill(0);
         self.batch_rows = 0;
     }
@@ -249,23 +312,33 @@ impl FeatureMonitor {
         self.rare.iter_mut().for_each(|bin| bin.detector.reset());
     }
 
-    /// Ends the window: how far it is from the reference, with a share of `alpha` of false alarms. `None` when it has
+    /// Ends the window: how far it is from the reference, and from which index on that is more than chance. `None` when it has
     /// no rows.
-    pub fn end_window(&mut self, alpha: f64) -> Option<&Window> {
+    pub fn end_window(&mut self, thresholds: &mut Thresholds) -> Option<&Window> {
         let rows = self.window.rows();
         if rows == 0 {
             return None;
         }
-        let fresh = BinCounts::new(self.window.counts.len());
-        let counts = std::mem::replace(&mut self.window, fresh);
+        let counts = self.counted();
+        self.window.counts.fill(0);
+        self.sums = Sums::default();
         for (smoothed, count) in self.smoothed.iter_mut().zip(&counts.counts) {
             *smoothed += SMOOTHING * (*count as f64 / rows as f64 - *smoothed);
         }
-        let window = self.judge(counts, alpha).ok()?;
+        let window = self.judge(counts, thresholds).ok()?;
         Some(&*self.last.insert(window))
     }
 
-    fn judge(&self, counts: BinCounts, alpha: f64) -> Result<Window, StatsError> {
+    /// The window's counts with its moments.
+    fn counted(&self) -> BinCounts {
+        let Sums { n, sum, squares } = self.sums;
+        let mean = if n > 0 { sum / n as f64 } else { 0.0 };
+        let variance = if n > 1 { (squares - sum * mean).max(0.0) / (n - 1) as f64 } else { 0.0 };
+        let counts = self.window.counts.clone();
+        BinCounts { counts, moments: crate::moments::Moments::of(n, self.center + mean, variance) }
+    }
+
+    fn judge(&self, counts: BinCounts, thresholds: &mut Thresholds) -> Result<Window, StatsError> {
         let reference = &self.reference.counts;
         let threshold = PsiThreshold {
             bins: counts.counts.iter().zip(&reference.counts).filter(|(a, b)| **a + **b > 0).count().max(2)
@@ -273,13 +346,13 @@ impl FeatureMonitor {
             reference: reference.rows(),
             current: counts.rows(),
             tolerated: PSI_TOLERATED,
-            alpha,
+            alpha: thresholds.alpha,
         };
         let rows = reference.rows() as f64;
         let smoothed: Vec<u64> = self.smoothed.iter().map(|share| (share * rows).round() as u64).collect();
         Ok(Window {
             scores: scores(&reference.counts, &counts.counts)?,
-            psi_threshold: threshold.value()?,
+            psi_threshold: thresholds.of(threshold)?,
             wasserstein: self.wasserstein(&counts),
             psi_smoothed: scores(&reference.counts, &smoothed)?.psi_debiased(),
             counts,
@@ -322,6 +395,27 @@ impl FeatureMonitor {
         self.last.as_ref()
     }
 
+    /// The window that is under way, as if it were over; `None` while it has no rows.
+    #[must_use]
+    pub fn under_way(&self, thresholds: &mut Thresholds) -> Option<Window> {
+        (self.window.rows() > 0).then(|| self.judge(self.counted(), thresholds).ok()).flatten()
+    }
+
+    /// Bytes that it takes, those of its reference included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let words = self.coarse.len().div_ceil(4)
+            + self.batch.len()
+            + self.places.len()
+            + self.smoothed.len()
+            + self.window.counts.len()
+            + self.reference.counts.counts.len()
+            + self.last.as_ref().map_or(0, |last| last.counts.counts.len());
+        let detector = self.detector.as_ref().map_or(0, DriftDetector::bytes);
+        let rare = self.rare.iter().map(|rare| size_of::<RareBin>() + rare.detector.bytes()).sum::<usize>();
+        size_of::<Self>() + words * 8 + detector + rare + self.reference.bins.bytes()
+    }
+
     /// Rows of the window that is under way.
     #[must_use]
     pub fn rows(&self) -> u64 {
@@ -339,35 +433,6 @@ impl FeatureMonitor {
     #[must_use]
     pub fn is_correlated(&self) -> bool {
         self.correlation.value().is_some_and(|value| value > CORRELATION_MAX)
-    }
-}
-
-/// Correlation of each value with the one before, of the whole stream.
-#[derive(Debug, Clone, Default)]
-struct Correlation {
-    before: Option<f64>,
-    n: f64,
-    sum: f64,
-    squares: f64,
-    products: f64,
-}
-
-impl Correlation {
-    fn push(&mut self, value: f64) {
-        if let Some(before) = self.before {
-            self.products += before * value;
-        }
-        self.before = Some(value);
-        self.n += 1.0;
-        self.sum += value;
-        self.squares += value * value;
-    }
-
-    fn value(&self) -> Option<f64> {
-        let mean = self.sum / self.n;
-        let variance = self.squares / self.n - mean * mean;
-        let known = self.n >= CORRELATION_ROWS_MIN && variance > 1e-12;
-        known.then(|| (self.products / (self.n - 1.0) - mean * mean) / variance)
     }
 }
 

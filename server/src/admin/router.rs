@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use serde_json::Value;
 
-use super::{Context, config_view, edge, labels, models, ota, registry, rollouts, shadows, traffic};
+use super::{Context, config_view, drift, edge, labels, models, ota, registry, rollouts, shadows, traffic};
 use crate::respond::Refusal;
 
 /// One call of a route.
@@ -102,6 +102,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::PUT, TRAFFIC, |call| Box::pin(traffic::put(call))),
     route(Method::DELETE, TRAFFIC, |call| Box::pin(traffic::delete(call))),
     route(Method::GET, "/admin/v1/models/{model}/shadows", |call| plain(shadows::get(call))),
+    route(Method::GET, "/admin/v1/models/{model}/drift", |call| plain(drift::get(call))),
     route(Method::GET, "/admin/v1/rollouts", |call| plain(rollouts::all(call))),
     route(Method::GET, ROLLOUTS, |call| plain(rollouts::list(call))),
     route(Method::POST, ROLLOUTS, |call| Box::pin(rollouts::start(call))),

@@ -213,6 +213,18 @@ fn check_together(config: &Config, faults: &mut Vec<Fault>) {
         let advice = "add --model-control explicit, or leave the models out";
         fault("repository.load_models", "no models unless the model control is explicit", &got, advice);
     }
+    check_outside(config, &mut fault);
+    let has_sources = !config.registry.sources.is_empty() || !config.registry.allow.is_empty();
+    if !explicit && config.repository.paths.is_empty() && !has_sources {
+        fault("repository.paths", "at least one path", "none", "name a folder of models");
+    }
+    if config.state_dir.as_os_str().is_empty() {
+        fault("state.dir", "a folder", "neither XDG_STATE_HOME nor HOME", "name one with --state DIR");
+    }
+}
+
+/// What others may send here, or are sent.
+fn check_outside(config: &Config, fault: &mut impl FnMut(&str, &str, &str, &str)) {
     if config.webhook.listen.is_some() && config.webhook.secret.is_none() {
         let advice =
             "name the secret that MLflow signs its webhooks with, such as webhook.secret = \"env:NAME\"";
@@ -229,12 +241,14 @@ fn check_together(config: &Config, faults: &mut Vec<Fault>) {
         let advice = "name both: ota.keys = [\"release.pub.pem\"] and ota.devices_file = \"devices\"";
         fault("ota.listen", "no listener without ota.keys and ota.devices_file", "a listener", advice);
     }
-    let has_sources = !config.registry.sources.is_empty() || !config.registry.allow.is_empty();
-    if !explicit && config.repository.paths.is_empty() && !has_sources {
-        fault("repository.paths", "at least one path", "none", "name a folder of models");
-    }
-    if config.state_dir.as_os_str().is_empty() {
-        fault("state.dir", "a folder", "neither XDG_STATE_HOME nor HOME", "name one with --state DIR");
+    if config.drift.webhook_url.is_some() != config.drift.webhook_secret.is_some() {
+        let advice = "name what events are signed with, such as drift.webhook_secret = \"env:NAME\"";
+        fault(
+            "drift.webhook_url",
+            "drift.webhook_url and drift.webhook_secret together",
+            "one of them",
+            advice,
+        );
     }
 }
 

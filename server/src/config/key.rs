@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::{Config, Credentials, Given, LogFormat, RepositoryApi, address::Address, text::Choice};
+use super::{Config, Credentials, Given, LogFormat, RepositoryApi, address::Address, drift, text::Choice};
 use crate::repository::ControlMode;
 use gannet_runtime::control::transition::SwapPolicy;
 
@@ -337,6 +337,55 @@ const KEYS: &[Key] = &[
         "availability or resources",
         |c, g| c.runtime.swap_policy = SwapPolicy::parse(g.text()?)?,
         c.runtime.swap_policy.name()
+    ),
+    key!(
+        "drift.rate",
+        "share of a model's requests that is looked at for drift; off: only of models whose settings name one",
+        "a share from 0 to 1, or off",
+        |c, g| c.drift.watch.rate = drift::share(g)?,
+        c.drift.watch.rate
+    ),
+    key!(
+        "drift.cpu_ratio_max",
+        "share of a core that looking takes; less is sampled before it takes more",
+        "a share from 0 to 1",
+        |c, g| c.drift.watch.cpu_ratio_max = drift::share(g)?,
+        c.drift.watch.cpu_ratio_max
+    ),
+    key!(
+        "drift.budget_days",
+        "days with one false alarm among them, all models and features together",
+        "a number above 0",
+        |c, g| c.drift.watch.budget_days = drift::days(g)?,
+        c.drift.watch.budget_days
+    ),
+    key!(
+        "drift.window_rows",
+        "rows after which a window ends",
+        "a whole number of 500 or more",
+        |c, g| c.drift.watch.window_rows = g.number().filter(|rows| *rows >= 500)?,
+        c.drift.watch.window_rows
+    ),
+    key!(
+        "drift.window_ms",
+        "time after which it ends with fewer rows, of at least 500",
+        MS_POSITIVE,
+        |c, g| c.drift.watch.window_ms = ms(positive_ms(g)?),
+        c.drift.watch.window_ms
+    ),
+    key!(
+        "drift.webhook_url",
+        "where alarms are sent as CloudEvents",
+        "https://..., or http:// to this machine",
+        |c, g| c.drift.webhook_url = Some(drift::url(g)?),
+        c.drift.webhook_url
+    ),
+    key!(
+        "drift.webhook_secret",
+        "what they are signed with",
+        "env:NAME or file:PATH",
+        |c, g| c.drift.webhook_secret = Some(Credentials::parse(g.text()?)?),
+        c.drift.webhook_secret.as_ref().map(ToString::to_string)
     ),
     key!(
         "shutdown.lame_duck_ms",

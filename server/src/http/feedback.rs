@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use gannet_models::ModelName;
 use gannet_runtime::{
     clock,
     route::ledger::{Fed, Ledger, Outcome},
@@ -59,6 +60,10 @@ pub(super) fn take(state: &State, model: &str, body: &[u8]) -> Result<Value, Ref
         .enumerate()
         .map(|(index, given)| outcome(index, given, entry))
         .collect::<Result<_, _>>()?;
+    // what was sampled is judged whether somebody else waits for outcomes or not
+    if let Ok(name) = ModelName::new(model) {
+        state.drift.feed(&name, outcomes.clone());
+    }
     let ledger = entry.route.as_ref().and_then(|route| route.live.judge.ledger.as_ref());
     let (fed, note) = match ledger {
         Some(ledger) => (feed(ledger, &outcomes)?, Value::Null),

@@ -4,6 +4,8 @@ use super::*;
 use crate::random::Random;
 
 const REFERENCE_ROWS: usize = 10_000;
+/// A state of 36 bins, a window's counts, eleven experts over 16 bins each, and the reference.
+const NUMERIC_BYTES_MAX: usize = 8 << 10;
 
 fn runs(small: u64, full: u64) -> u64 {
     if std::env::var("GANNET_PROOF").is_ok_and(|wish| wish == "full") { full } else { small }
@@ -69,7 +71,7 @@ fn nothing_is_seen_where_nothing_changes() {
 #[test]
 fn the_mean_distance_of_false_alarms_is_as_promised() {
     // the reference is drawn anew each time, so its own error is in it
-    for h in [4.0f64, 6.0] {
+    for h in [4.0f64, 6.0, 8.0] {
         let (mut batches, mut alarms) = (0u64, 0u64);
         for seed in 0..runs(10, 200) {
             let mut random = Random::new(5000 + seed);
@@ -95,15 +97,19 @@ fn the_mean_distance_of_false_alarms_is_as_promised() {
 fn a_window_has_its_scores() {
     let mut random = Random::new(9);
     let mut monitor = monitor(&mut random);
-    assert_eq!(monitor.end_window(0.01), None);
+    assert_eq!(monitor.end_window(&mut Thresholds::new(0.01)), None);
     (0..10_000).for_each(|_| monitor.push(Value::Number(random.normal())));
-    let same = monitor.end_window(0.01).unwrap().clone();
+    let same = monitor.end_window(&mut Thresholds::new(0.01)).unwrap().clone();
     assert!(same.scores.psi < same.psi_threshold && same.wasserstein.unwrap() < 0.05, "{same:?}");
     (0..10_000).for_each(|_| monitor.push(Value::Number(random.normal() + 0.5)));
-    let moved = monitor.end_window(0.01).unwrap().clone();
+    let moved = monitor.end_window(&mut Thresholds::new(0.01)).unwrap().clone();
     assert!((moved.scores.psi - 0.25).abs() < 0.05 && moved.scores.psi > moved.psi_threshold, "{moved:?}");
     // the tails beyond the outer edges are not in it
     assert!((moved.wasserstein.unwrap() - 0.5).abs() < 0.03, "{moved:?}");
+    assert!(
+        (moved.counts.moments.mean() - 0.5).abs() < 0.05
+            && (moved.counts.moments.variance() - 1.0).abs() < 0.1
+    );
     assert!(moved.psi_smoothed > same.psi_smoothed && moved.psi_smoothed < moved.scores.psi);
     assert_eq!(monitor.rows(), 0);
 }
@@ -125,6 +131,33 @@ fn what_is_rare_is_seen_and_named() {
         texts.push(Value::Text(if row % 20 == 0 { "new" } else { ["a", "b", "c"][row % 3] }))
     });
     assert_eq!(texts.rare_above(threshold()), ["unknown_category"]);
+}
+
+#[test]
+fn a_change_is_no_correlation() {
+    let mut random = Random::new(19);
+    let mut monitor = monitor(&mut random);
+    for row in 0..6000 {
+        let shift = if row < 3000 { 0.0 } else { 3.0 };
+        monitor.push(Value::Number(random.normal() + shift));
+    }
+    assert!(!monitor.is_correlated(), "{:?}", monitor.correlation.value());
+}
+
+#[test]
+fn a_feature_takes_little_memory() {
+    let mut random = Random::new(23);
+    let mut numbers = monitor(&mut random);
+    (0..1000).for_each(|_| numbers.push(Value::Number(random.normal())));
+    numbers.end_window(&mut Thresholds::new(0.01));
+    let names: Vec<String> = (0..256).map(|index| format!("category {index:03}")).collect();
+    let known: Vec<Option<&str>> = (0..10_240).map(|row| Some(names[row % 256].as_str())).collect();
+    let mut texts = FeatureMonitor::new(Reference::of_categories(&known)).unwrap();
+    (0..1000).for_each(|row| texts.push(Value::Text(&names[row % 256])));
+    texts.end_window(&mut Thresholds::new(0.01));
+    println!("{} bytes a numeric feature, {} a categorical one of 256", numbers.bytes(), texts.bytes());
+    assert!(texts.bytes() <= 24 << 10, "{}", texts.bytes());
+    assert!(numbers.bytes() <= NUMERIC_BYTES_MAX, "{}", numbers.bytes());
 }
 
 #[test]

@@ -1,0 +1,220 @@
+//! Tells others of drift: an alarm to a webhook, values to the tracking server that a model came from. One thread of its
+//! own; a receiver that does not answer delays nobody else. Must not know how drift is found.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt, io,
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use gannet_models::{ModelName, Version};
+use gannet_registry::Registry;
+use gannet_runtime::{
+    Time, clock,
+    drift::{Drift, Report, State},
+};
+use serde_json::Value;
+
+use super::event;
+use crate::config::Credentials;
+
+/// Time between two looks.
+const LOOK: Duration = Duration::from_millis(250);
+/// Events that wait; the oldest goes when there are more.
+const EVENTS_MAX: usize = 64;
+/// Times that one is sent.
+const TRIES_MAX: u32 = 6;
+/// Time before the second try; doubled before each further one.
+const BACKOFF: Duration = Duration::from_millis(500);
+/// Time for an answer.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+/// Time between two rounds of values, where no window ended in between.
+const VALUES_PERIOD_NS: u64 = 60_000_000_000;
+
+/// Where alarms go.
+#[derive(Clone)]
+pub struct WebhookOut {
+    /// `https://...`, or `http://` to this machine.
+    pub url: String,
+    /// What events are signed with.
+    pub secret: Credentials,
+}
+
+impl fmt::Debug for WebhookOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebhookOut").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// The thread's other end.
+#[derive(Debug)]
+pub struct Outlet {
+    stop: Sender<()>,
+}
+
+/// What was told of a version.
+#[derive(Default)]
+struct Told {
+    alarm: Option<u64>,
+    state: Option<State>,
+    window_rows: u64,
+    rows: u64,
+    values_at: Option<Time>,
+}
+
+struct Waiting {
+    event: Value,
+    tries: u32,
+    due: Time,
+}
+
+struct Work {
+    drift: Arc<Drift>,
+    registry: Option<Arc<Registry>>,
+    webhook: Option<(WebhookOut, reqwest::Client)>,
+    server: String,
+    told: HashMap<(ModelName, Version), Told>,
+    waiting: VecDeque<Waiting>,
+}
+
+impl Outlet {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system gives no thread, event loop or client.
+    pub fn start(
+        drift: Arc<Drift>,
+        registry: Option<Arc<Registry>>,
+        webhook: Option<WebhookOut>,
+        server: String,
+    ) -> io::Result<(Self, JoinHandle<()>)> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let client = || {
+            gannet_registry::provide_crypto();
+            let builder = reqwest::Client::builder().timeout(ANSWER_TIME_MAX).no_proxy();
+            builder.redirect(reqwest::redirect::Policy::none()).build().map_err(io::Error::other)
+        };
+        let webhook = webhook.map(|webhook| client().map(|client| (webhook, client))).transpose()?;
+        let (stop, stopped) = bounded(1);
+        let mut work =
+            Work { drift, registry, webhook, server, told: HashMap::new(), waiting: VecDeque::new() };
+        let run = move || work.run(&stopped, &runtime);
+        let thread = std::thread::Builder::new().name("gannet-drift-out".into()).spawn(run)?;
+        Ok((Self { stop }, thread))
+    }
+
+    /// Ends the thread; what waits is not sent.
+    pub fn stop(&self) {
+        let _ = self.stop.try_send(());
+    }
+}
+
+impl Work {
+    fn run(&mut self, stopped: &Receiver<()>, runtime: &tokio::runtime::Runtime) {
+        while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK) {
+            let reports = self.drift.reports();
+            for report in reports.iter() {
+                self.look(report);
+            }
+            self.told.retain(|key, _| {
+                reports.iter().any(|report| (&report.model, &report.version) == (&key.0, &key.1))
+            });
+            self.send_due(runtime);
+        }
+    }
+
+    fn look(&mut self, report: &Report) {
+        let now = clock::now();
+        let key = (report.model.clone(), report.version.clone());
+        let told = self.told.entry(key).or_default();
+        let alarm = report.alarm.as_ref().map(|alarm| alarm.number);
+        let kind = match (told.alarm, alarm) {
+            (before, Some(number)) if before != Some(number) => Some(event::ALARM),
+            (Some(_), None) => Some(event::OVER),
+            _ => None,
+        };
+        told.alarm = alarm;
+        let window_ended = report.window_rows < told.window_rows;
+        let is_old = told.values_at.is_none_or(|at| now.ns_since(at) >= VALUES_PERIOD_NS);
+        let is_due =
+            told.state != Some(report.state) || (report.rows != told.rows && (window_ended || is_old));
+        if is_due && let Some(registry) = &self.registry {
+            (told.state, told.rows, told.values_at) = (Some(report.state), report.rows, Some(now));
+            registry.metrics(report.model.clone(), report.version.clone(), values(report));
+        }
+        told.window_rows = report.window_rows;
+        if let Some(kind) = kind.filter(|_| self.webhook.is_some()) {
+            if self.waiting.len() == EVENTS_MAX {
+                self.waiting.pop_front();
+                tracing::warn!("{EVENTS_MAX} events wait for the webhook; the oldest is not sent");
+            }
+            let event = event::event(kind, &self.server, report, clock::wall_ms(now));
+            self.waiting.push_back(Waiting { event, tries: 0, due: now });
+        }
+    }
+
+    /// Sends what is due, one after the other.
+    fn send_due(&mut self, runtime: &tokio::runtime::Runtime) {
+        let Some((webhook, client)) = &self.webhook else { return };
+        let Some(first) = self.waiting.front_mut().filter(|first| first.due <= clock::now()) else { return };
+        let sent = runtime.block_on(send(webhook, client, &first.event));
+        first.tries += 1;
+        match sent {
+            Ok(()) => drop(self.waiting.pop_front()),
+            Err(why) if first.tries >= TRIES_MAX => {
+                tracing::warn!(url = %webhook.url, %why, "an event was not taken by the webhook; it is given up");
+                self.waiting.pop_front();
+            }
+            Err(why) => {
+                tracing::debug!(url = %webhook.url, %why, "an event was not taken by the webhook");
+                first.due = clock::now() + BACKOFF * (1 << (first.tries - 1));
+            }
+        }
+    }
+}
+
+async fn send(webhook: &WebhookOut, client: &reqwest::Client, event: &Value) -> Result<(), String> {
+    let secret = webhook.secret.read()?;
+    let body = event.to_string();
+    let id = event["id"].as_str().unwrap_or_default();
+    let timestamp = (clock::wall_ms(clock::now()) / 1000).to_string();
+    let signature =
+        event::signature(secret.as_bytes(), id, &timestamp, body.as_bytes()).ok_or("the secret is no key")?;
+    let request = client
+        .post(&webhook.url)
+        .header("content-type", "application/cloudevents+json; charset=utf-8")
+        .header("webhook-id", id)
+        .header("webhook-timestamp", timestamp)
+        .header("webhook-signature", signature)
+        .body(body);
+    let status = request.send().await.map_err(|error| error.to_string())?.status();
+    if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
+}
+
+/// What a tracking server is told.
+fn values(report: &Report) -> Vec<(String, f64)> {
+    let most = |read: &dyn Fn(&gannet_runtime::drift::FeatureReport) -> Option<f64>| {
+        report.features.iter().filter_map(read).reduce(f64::max)
+    };
+    let fed = report.feedback.as_ref();
+    #[expect(clippy::cast_precision_loss, reason = "counts for a chart")]
+    let values = [
+        ("drift.alarm", Some(f64::from(u8::from(report.alarm.is_some())))),
+        ("drift.alarms", Some(report.alarms as f64)),
+        ("drift.rows", Some(report.rows as f64)),
+        ("drift.features_alarmed", Some(report.features.iter().filter(|f| f.alarm).count() as f64)),
+        ("drift.psi_max", most(&|feature| feature.psi_debiased)),
+        ("drift.log_e_max", most(&|feature| Some(feature.log_e))),
+        ("drift.accuracy_estimate", report.estimate.as_ref().map(|estimate| estimate.accuracy)),
+        ("drift.accuracy", fed.and_then(|fed| fed.accuracy)),
+        ("drift.brier", fed.and_then(|fed| fed.brier)),
+        ("drift.calibration_error", fed.and_then(|fed| fed.calibration_error)),
+        ("drift.absolute_error", fed.and_then(|fed| fed.absolute_error)),
+    ];
+    let known =
+        |(name, value): (&str, Option<f64>)| Some((name.to_owned(), value.filter(|v| v.is_finite())?));
+    values.into_iter().filter_map(known).collect()
+}

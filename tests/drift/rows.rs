@@ -1,0 +1,84 @@
+//! Rows of a model's training data, out of its baseline, and requests of them. Must not know what is watched.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    http::{Connection, request},
+    random::Random,
+    server::Server,
+};
+
+/// Requests that are sent before an answer is read.
+const IN_FLIGHT: usize = 16;
+
+/// Rows of one input of a model.
+pub(crate) struct Rows {
+    pub(crate) input: String,
+    pub(crate) names: Vec<String>,
+    pub(crate) rows: Vec<Vec<f64>>,
+    deviations: Vec<f64>,
+}
+
+impl Rows {
+    pub(crate) fn of_baseline(path: &Path, input: &str) -> Self {
+        let baseline: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let features = baseline["inputs"][0]["features"].as_array().unwrap();
+        let names = features
+            .iter()
+            .filter(|feature| feature["of"]["value"].is_u64())
+            .map(|feature| feature["name"].as_str().unwrap().to_owned())
+            .collect();
+        let rows: Vec<Vec<f64>> = serde_json::from_value(
+            baseline["samples"].as_array().unwrap().iter().map(|row| row[0].clone()).collect(),
+        )
+        .unwrap();
+        let deviation = |at: usize| {
+            let mean = rows.iter().map(|row| row[at]).sum::<f64>() / rows.len() as f64;
+            (rows.iter().map(|row| (row[at] - mean).powi(2)).sum::<f64>() / rows.len() as f64).sqrt()
+        };
+        let deviations = (0..rows[0].len()).map(deviation).collect();
+        Self { input: input.to_owned(), names, rows, deviations }
+    }
+
+    /// Adds so many standard deviations to a value.
+    pub(crate) fn shift(&self, row: &mut [f64], name: &str, deviations: f64) {
+        let at = self.names.iter().position(|known| known == name).unwrap();
+        row[at] += deviations * self.deviations[at];
+    }
+}
+
+/// Sends so many rows, drawn evenly and changed, with the ids `row-0` and so on; the classes that were answered.
+pub(crate) fn send(server: &Server, rows: &Rows, count: u64, change: impl Fn(&mut [f64])) -> Vec<u64> {
+    let mut random = Random::new(42);
+    let body = |index: u64| {
+        let mut row = rows.rows[usize::try_from(random.below(rows.rows.len() as u64)).unwrap()].clone();
+        change(&mut row);
+        json!({
+            "id": format!("row-{index}"),
+            "inputs": [{ "name": rows.input, "shape": [1, row.len()], "datatype": "FP32", "data": row }],
+        })
+    };
+    let bodies: Vec<Value> = (0..count).map(body).collect();
+    let answers = send_all(server, "breast_cancer", &bodies);
+    answers.iter().map(|answer| answer["outputs"][0]["data"][0].as_u64().unwrap()).collect()
+}
+
+/// Sends requests on one connection, some at a time.
+pub(crate) fn send_all(server: &Server, model: &str, bodies: &[Value]) -> Vec<Value> {
+    let mut connection = Connection::open(server.http());
+    let mut answers = Vec::with_capacity(bodies.len());
+    for bodies in bodies.chunks(IN_FLIGHT) {
+        for body in bodies {
+            let path = format!("/v2/models/{model}/infer");
+            connection.send(&request("POST", &path, "", body.to_string().as_bytes()));
+        }
+        for _ in bodies {
+            let reply = connection.read().expect("an answer");
+            assert_eq!(reply.status, 200, "{}", reply.text());
+            answers.push(reply.json());
+        }
+    }
+    answers
+}
