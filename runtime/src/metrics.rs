@@ -13,7 +13,9 @@ use std::{
 pub mod process;
 mod render;
 
-pub use self::render::{render, render_drift, render_loads, render_rollouts, render_routes};
+pub use self::render::{
+    OtaSample, render, render_drift, render_loads, render_ota, render_rollouts, render_routes,
+};
 
 /// Threads that count on their own; more share.
 const SHARDS: usize = 16;

@@ -7,8 +7,10 @@ mod router;
 
 mod config_view;
 mod drift;
+mod edge;
 mod labels;
 mod models;
+mod ota;
 mod registry;
 mod rollouts;
 mod shadows;
@@ -45,8 +47,6 @@ use crate::{
     webhook::Webhook,
 };
 
-/// Bytes of a body; the largest that means anything is a rollout's plan.
-const BODY_BYTES_MAX: usize = 64 << 10;
 /// Time for a body to arrive whole.
 const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -128,6 +128,22 @@ pub fn start(options: Options) -> io::Result<Handle> {
     Ok(Handle { stop, thread })
 }
 
+/// Serves one endpoint on a thread and an event loop of its own: what comes to it cannot slow the others down.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_alone<E: Endpoint>(name: &str, listener: TcpListener, endpoint: Arc<E>) -> io::Result<Handle> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (stop, stopped) = watch::channel(false);
+    let listener = {
+        let _entered = runtime.enter();
+        tokio::net::TcpListener::from_std(listener)?
+    };
+    let run = move || runtime.block_on(listener::serve(listener, endpoint, stopped));
+    let thread = std::thread::Builder::new().name(name.into()).spawn(run)?;
+    Ok(Handle { stop, thread })
+}
+
 impl Handle {
     /// Stops accepting; the thread ends by itself.
     pub fn stop(&self) {
@@ -176,9 +192,9 @@ async fn respond(context: Arc<Context>, request: Request<Incoming>) -> Result<Re
         tokens.check(text(header::AUTHORIZATION))?;
     }
     match router::find(request.method(), request.uri().path()) {
-        Found::Route { run, parameters } => {
+        Found::Route { run, parameters, body_bytes_max } => {
             let (head, body) = request.into_parts();
-            let body = read(body).await?;
+            let body = read(body, body_bytes_max).await?;
             Ok(run(Call { context, parameters, headers: head.headers, body }).await?)
         }
         Found::OtherMethods(methods) => {
@@ -193,14 +209,14 @@ async fn respond(context: Arc<Context>, request: Request<Incoming>) -> Result<Re
     }
 }
 
-async fn read(body: Incoming) -> Result<Bytes, Refusal> {
-    let whole = tokio::time::timeout(BODY_TIME_MAX, Limited::new(body, BODY_BYTES_MAX).collect()).await;
+/// A body, within limits of bytes and time.
+pub(crate) async fn read(body: Incoming, bytes_max: usize) -> Result<Bytes, Refusal> {
+    let whole = tokio::time::timeout(BODY_TIME_MAX, Limited::new(body, bytes_max).collect()).await;
     match whole {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Refusal::new(
-            Kind::TooLarge,
-            format!("the body has more than {BODY_BYTES_MAX} bytes; send less"),
-        )),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Refusal::new(Kind::TooLarge, format!("the body has more than {bytes_max} bytes; send less")))
+        }
         Ok(Err(error)) => Err(Refusal::invalid(format!("the body could not be read: {error}"))),
         Err(_) => {
             Err(Refusal::new(Kind::SlowSender, "the body took more than 10 s to arrive; send it faster"))
@@ -209,10 +225,19 @@ async fn read(body: Incoming) -> Result<Bytes, Refusal> {
 }
 
 fn json(reply: Reply) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(reply.body.to_string()));
+    let (body, content_type, name) = match reply.file {
+        Some(file) => (file.bytes, file.content_type, Some(file.name)),
+        None => (reply.body.to_string().into(), "application/json", None),
+    };
+    let mut response = Response::new(Full::from(body));
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    let attached =
+        name.and_then(|name| HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")).ok());
+    if let Some(attached) = attached {
+        headers.insert(header::CONTENT_DISPOSITION, attached);
+    }
     if let Some(etag) = reply.etag.and_then(|etag| HeaderValue::from_str(&etag).ok()) {
         headers.insert(header::ETAG, etag);
     }

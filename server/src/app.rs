@@ -24,8 +24,10 @@ use crate::{
     backends,
     config::{Config, RegistryConfig, RepositoryApi, address::Address},
     drift::{Outlet, WebhookOut},
+    edge::EdgeJobs,
     exporter::{self, Exporter},
     net,
+    ota::{Ota, endpoint::Door},
     rehearsal::Rehearsal,
     repository::{AliasHook, ControlMode, FollowOptions, Repository, RepositoryOptions},
     sources,
@@ -41,6 +43,7 @@ pub struct App {
     addresses: Addresses,
     data: Option<net::Handle>,
     admin: Option<admin::Handle>,
+    ota: Option<admin::Handle>,
     outlet: Outlet,
     threads: Vec<JoinHandle<()>>,
 }
@@ -93,12 +96,11 @@ impl App {
             control.stop();
             drift.stop();
         };
-        let (state, data, admin, mut threads) = started.inspect_err(|_| stop())?;
-        threads.push(manager);
-        threads.push(looking);
+        let Rest { state, data, admin, ota, mut threads } = started.inspect_err(|_| stop())?;
+        threads.extend([manager, looking]);
         let (outlet, telling) = start_outlet(&config, &state).inspect_err(|_| stop())?;
         threads.push(telling);
-        Ok(Self { state, config, addresses, data: Some(data), admin: Some(admin), outlet, threads })
+        Ok(Self { state, config, addresses, data: Some(data), admin: Some(admin), ota, outlet, threads })
     }
 
     /// Where it listens.
@@ -120,11 +122,8 @@ impl App {
     }
 
     fn stop_planes(&self) {
-        self.state.repository.stop();
-        self.state.traffic.stop();
-        self.state.control.stop();
         self.outlet.stop();
-        self.state.drift.stop();
+        self.state.stop();
     }
 
     /// Ends everything: not ready at once; after `lame_duck` no new connections; `grace` for what is under way and
@@ -139,6 +138,9 @@ impl App {
         if let Some(data) = self.data.take() {
             data.close();
             finished &= data.join(until - clock::now());
+        }
+        if let Some(ota) = self.ota.take() {
+            ota.close();
         }
         self.stop_planes();
         finished &= join_all(std::mem::take(&mut self.threads), until);
@@ -155,6 +157,9 @@ impl Drop for App {
         if let Some(data) = self.data.take() {
             data.close();
         }
+        if let Some(ota) = &self.ota {
+            ota.stop();
+        }
         if !self.threads.is_empty() {
             self.stop_planes();
         }
@@ -164,7 +169,13 @@ impl Drop for App {
     }
 }
 
-type Rest = (Arc<State>, net::Handle, admin::Handle, Vec<JoinHandle<()>>);
+struct Rest {
+    state: Arc<State>,
+    data: net::Handle,
+    admin: admin::Handle,
+    ota: Option<admin::Handle>,
+    threads: Vec<JoinHandle<()>>,
+}
 
 /// Everything that needs the control plane.
 fn start_rest(
@@ -175,12 +186,14 @@ fn start_rest(
     (control, drift): (Control, Arc<Drift>),
     recorder: &'static metrics_exporter_prometheus::PrometheusHandle,
 ) -> anyhow::Result<Rest> {
+    let (edge, ota, device_threads) = for_devices(config)?;
     // routes and labels hold before the first version can answer
     let (traffic, traffic_thread) =
         Traffic::start(&config.state_dir, control.clone()).map_err(anyhow::Error::msg)?;
     let options = repository_options(config, Arc::new(traffic.alias_hook()))?;
     let (repository, mut threads) =
         Repository::start(options, backends.all.clone(), control.clone()).map_err(anyhow::Error::msg)?;
+    threads.extend(device_threads);
     if let Some(registry) = repository.registry() {
         traffic.follow(Arc::clone(registry));
     }
@@ -189,12 +202,14 @@ fn start_rest(
         control,
         repository,
         traffic,
+        edge,
+        ota,
         drift,
         admission: Admission::new(config.inflight_bytes_max),
         limits: config.limits,
         repository_access: repository_access(config.repository.mode, config.repository.api, &data_ports),
     });
-    let Listeners { http, grpc, metrics, admin, webhook } = listeners;
+    let Listeners { http, grpc, metrics, admin, webhook, ota: door } = listeners;
     let hooks = state.repository.registry().zip(config.webhook.secret.as_ref());
     let webhook = webhook
         .zip(hooks.map(|(registry, secret)| Arc::new(Webhook::new(Arc::clone(registry), secret.clone()))));
@@ -219,19 +234,46 @@ fn start_rest(
         let options =
             net::Options { http, grpc, threads: config.runtime.io_threads, state: Arc::clone(&state) };
         let data = net::start(options).context("the data plane did not start")?;
-        Ok((admin, data))
+        let door = open_door(config, &state, door.zip(addresses.ota));
+        Ok((admin, data, door.context("the thread for devices did not start")?))
     };
     match start() {
-        Ok((admin, data)) => {
+        Ok((admin, data, ota)) => {
             threads.push(traffic_thread);
-            Ok((state, data, admin, threads))
+            Ok(Rest { state, data, admin, ota, threads })
         }
         Err(error) => {
-            state.repository.stop();
-            state.traffic.stop();
+            state.stop();
             Err(error)
         }
     }
+}
+
+/// What compiles for devices, what delivers to them, and their threads.
+type ForDevices = (EdgeJobs, Option<Arc<Ota>>, Vec<JoinHandle<()>>);
+
+/// Each thread ends with what speaks to it.
+fn for_devices(config: &Config) -> anyhow::Result<ForDevices> {
+    let (edge, thread) = EdgeJobs::start(config.runtime.loader_nice).context("no thread for compilations")?;
+    let mut threads = vec![thread];
+    let ota = config.ota.listen.as_ref().map(|_| Ota::start(&config.ota, &config.state_dir));
+    let ota = ota.transpose().map_err(anyhow::Error::msg)?.map(|(ota, thread)| {
+        threads.push(thread);
+        Arc::new(ota)
+    });
+    Ok((edge, ota, threads))
+}
+
+/// Lets devices in.
+fn open_door(
+    config: &Config,
+    state: &State,
+    listener: Option<(std::net::TcpListener, SocketAddr)>,
+) -> std::io::Result<Option<admin::Handle>> {
+    let Some(((listener, local), ota)) = listener.zip(state.ota.clone()) else { return Ok(None) };
+    let bind_host = config.ota.listen.as_ref().map(|address| address.host.clone());
+    let door = Arc::new(Door { ota, local, bind_host });
+    admin::start_alone("gannet-devices", listener, door).map(Some)
 }
 
 /// Who tells others of drift.

@@ -7,6 +7,7 @@ mod check;
 pub(crate) mod client;
 mod drift;
 mod models;
+mod ota;
 mod profile;
 mod registry;
 mod rollout;
@@ -71,6 +72,8 @@ enum Command {
     /// Load a model that is a program, as the server does for the first time: called by the server alone
     #[command(hide = true)]
     Rehearse,
+    /// Deliver signed bundles to devices: publish, watch, hold, stop
+    Ota(ota::OtaArgs),
     /// Compile a model for a microcontroller, and inspect, verify and sign what comes out
     Edge(gannet_edge::cli::EdgeArgs),
 }
@@ -249,6 +252,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Registry(command)) => registry::run_registry(&command),
         Some(Command::Package(command)) => registry::run_package(&command),
         Some(Command::Rehearse) => crate::rehearsal::perform(&serve::engine_config()),
+        Some(Command::Ota(args)) => ota::run(&args),
         Some(Command::Edge(args)) => gannet_edge::cli::run(&args),
     };
     code.into()

@@ -43,6 +43,8 @@ pub struct Config {
     pub registry: RegistryConfig,
     /// Who may tell of changes at once.
     pub webhook: WebhookConfig,
+    /// Deliveries to devices.
+    pub ota: OtaConfig,
     /// Where the store and everything that must survive a restart is.
     pub state_dir: PathBuf,
     /// Bounds of one request.
@@ -78,6 +80,17 @@ pub struct Listen {
     pub metrics: Option<Address>,
     /// The admin API.
     pub admin: Option<Address>,
+}
+
+/// Deliveries to devices; without a listener there are none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OtaConfig {
+    /// Where devices come to.
+    pub listen: Option<Address>,
+    /// The file of devices and digests of their tokens.
+    pub devices_file: Option<PathBuf>,
+    /// Files of the public halves of release keys.
+    pub keys: Vec<PathBuf>,
 }
 
 /// Where models come from, and who decides which.
@@ -193,6 +206,7 @@ impl Config {
             },
             registry: RegistryConfig::default(),
             webhook: WebhookConfig::default(),
+            ota: OtaConfig::default(),
             state_dir,
             limits: Limits::default(),
             inflight_bytes_max: 1 << 30,

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use gannet_runtime::{
     control::{manager, rollout::View},
     metrics::{
-        LoadCounts, VersionSample, render, render_drift, render_loads, render_rollouts, render_routes,
+        LoadCounts, OtaSample, VersionSample, render, render_drift, render_loads, render_ota,
+        render_rollouts, render_routes,
     },
     table::RouteEntry,
 };
@@ -19,6 +20,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use crate::{
     admin::listener::{Endpoint, refuse},
     guard,
+    ota::{Ota, Rollout, Status},
     respond::{Kind, Refusal},
     state::{SERVER_VERSION, State},
     traffic::Shown,
@@ -67,9 +69,39 @@ pub fn page(state: &State, recorder: &PrometheusHandle, native: bool) -> String 
     page.push_str(&render_loads(&loads));
     page.push_str(&render_routes(&routes));
     page.push_str(&rollouts(&state.traffic.rollouts()));
+    if let Some(ota) = &state.ota {
+        page.push_str(&deliveries(ota));
+    }
     page.push_str(&render_drift(&state.drift));
     page.push_str(&recorder.render());
     page
+}
+
+/// The newest delivery of each model.
+fn deliveries(ota: &Ota) -> String {
+    let shown = ota.shown();
+    let mut newest: BTreeMap<&str, &Rollout> = BTreeMap::new();
+    for rollout in &shown.rollouts {
+        newest.insert(&rollout.model, rollout);
+    }
+    let sample = |rollout: &&Rollout| {
+        let counts = shown.counts.get(&rollout.id).copied().unwrap_or_default();
+        OtaSample {
+            model: rollout.model.clone(),
+            sequence: rollout.sequence,
+            status: rollout.status.name(),
+            share: if rollout.status == Status::Halted { 0.0 } else { rollout.plan.share(rollout.stage) },
+            devices: vec![
+                ("known", counts.devices),
+                ("reached", counts.reached),
+                ("took", counts.took),
+                ("voted", counts.voted),
+                ("bad", counts.bad),
+            ],
+        }
+    };
+    let samples: Vec<OtaSample> = newest.values().map(sample).collect();
+    render_ota(&samples, &ota.counted().collect::<Vec<_>>())
 }
 
 /// The newest rollout of each model.

@@ -40,6 +40,10 @@ pub mod webhook;
 
 pub mod traffic;
 
+pub mod edge;
+
+pub mod ota;
+
 pub mod golden;
 
 pub mod rehearsal;

@@ -7,6 +7,8 @@ use gannet_runtime::{control::manager::Control, drift::Drift, table::TableReader
 
 use crate::{
     admission::Admission,
+    edge::EdgeJobs,
+    ota::Ota,
     repository::Repository,
     respond::{Kind, Refusal},
     traffic::Traffic,
@@ -74,6 +76,10 @@ pub struct State {
     pub repository: Repository,
     /// Who changes routes and labels.
     pub traffic: Traffic,
+    /// Compilations for microcontrollers.
+    pub edge: EdgeJobs,
+    /// Deliveries to devices, where there are any.
+    pub ota: Option<Arc<Ota>>,
     /// Who looks at a share of the requests.
     pub drift: Arc<Drift>,
     /// What is in flight.
@@ -109,6 +115,18 @@ impl State {
     pub fn allow_repository_change(&self) -> Result<(), Refusal> {
         self.repository.check_mode()?;
         self.repository_access.check()
+    }
+
+    /// Tells every thread behind it to end.
+    pub fn stop(&self) {
+        self.edge.stop();
+        if let Some(ota) = &self.ota {
+            ota.stop();
+        }
+        self.repository.stop();
+        self.traffic.stop();
+        self.control.stop();
+        self.drift.stop();
     }
 
     /// What requests see.

@@ -77,8 +77,8 @@ pub(crate) struct CompileArgs {
     /// Where --model looks: <model>/<version>/model.onnx
     #[arg(long, value_name = "DIR", default_value = "models/zoo")]
     pub(crate) repository: PathBuf,
-    /// Samples to choose ranges by: .npy, .csv, .parquet or .f32, one row a sample; once for each input, in order
-    /// [default: the package's golden requests]
+    /// Samples to choose ranges by: .npy, .csv, .parquet or .f32, one row a sample; once for each input, in order;
+    /// or "baseline": rows drawn of the package's baseline.json [default: the package's golden requests]
     #[arg(long, value_name = "DATA")]
     pub(crate) calibrate: Vec<PathBuf>,
     /// Samples to compare float and int8 on [default: those of --calibrate]

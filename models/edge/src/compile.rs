@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     arena::{Arena, Target, arena},
-    calibrate::calibrate,
+    calibrate::{SAMPLES_MAX, calibrate},
     data::{Samples, stored},
     error::{EdgeError, Result},
     graph::{Graph, Op},
@@ -24,6 +24,9 @@ use crate::{
 const GOLDEN_ROWS: usize = 8;
 /// Rows on which float and int8 are compared, at most.
 const PARITY_ROWS_MAX: usize = 512;
+
+/// Bins of codes that a device counts its inputs in: eight codes each, from the least code up.
+pub const CODE_BINS: usize = 32;
 
 /// What may be chosen.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,6 +114,8 @@ pub struct Compiled {
     pub sparsity: Vec<Sparsity>,
     /// How many rows ranges were chosen by.
     pub calibrated_on: usize,
+    /// Where the codes of those rows fall, by input: devices count theirs in the same bins.
+    pub input_codes: Vec<Vec<u64>>,
 }
 
 /// Reads and lowers a model, without samples: what `inspect` and `--emit graph` need.
@@ -157,6 +162,7 @@ pub fn compile(
     })?;
     let golden = golden(&graph, &model, compare)?;
     let sparsity = sparsity(&graph, &model, sparsity_of_source);
+    let input_codes = input_codes(&graph, &model, &data.calibrate);
     Ok(Compiled {
         source_digest: Digest::of(onnx),
         host64: arena(&model, Target::Host64),
@@ -172,6 +178,7 @@ pub fn compile(
         parity,
         golden,
         sparsity,
+        input_codes,
     })
 }
 
@@ -201,6 +208,25 @@ fn golden(graph: &Graph, model: &Model, samples: &[Samples]) -> Result<Vec<Golde
         Ok(Golden { inputs: codes(inputs), outputs: codes(outputs) })
     };
     (0..rows).map(one).collect()
+}
+
+/// The bin of a code.
+#[must_use]
+pub fn code_bin(code: i8) -> usize {
+    usize::from(code.cast_unsigned() ^ 0x80) / (256 / CODE_BINS)
+}
+
+/// Where the codes of all rows fall, by input.
+fn input_codes(graph: &Graph, model: &Model, samples: &[Samples]) -> Vec<Vec<u64>> {
+    let mut counts = vec![vec![0; CODE_BINS]; graph.inputs.len()];
+    let rows = samples.iter().map(Samples::len).min().unwrap_or(0).min(SAMPLES_MAX);
+    for row in 0..rows {
+        for (codes, counts) in codes_of(graph, model, samples, row).into_iter().zip(&mut counts) {
+            let Values::Int8(codes) = codes else { continue };
+            codes.into_iter().for_each(|code| counts[code_bin(code)] += 1);
+        }
+    }
+    counts
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of weights")]

@@ -11,6 +11,7 @@ mod canonical;
 pub mod cli;
 pub mod compile;
 pub mod data;
+pub mod device;
 mod error;
 pub mod float;
 pub mod graph;
@@ -21,11 +22,11 @@ mod lower;
 pub mod manifest;
 pub mod mcuboot;
 pub mod onnx;
+pub mod package;
 pub mod parity;
 pub mod passes;
 pub mod plan;
 pub mod quantise;
-pub mod rollout;
 pub mod sign;
 
 pub use self::{

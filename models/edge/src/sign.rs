@@ -76,14 +76,46 @@ impl PublicKey {
     /// [`EdgeError::Malformed`] when it holds no such key.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(EdgeError::io(path, "read"))?;
-        let public = || {
-            let der = pem(&text, "PUBLIC KEY")?;
-            let bytes: [u8; 32] = der.strip_prefix(&PUBLIC_PREFIX)?.try_into().ok()?;
-            VerifyingKey::from_bytes(&bytes).ok().map(Self)
-        };
-        public().or_else(|| PrivateKey::of_pem(&text).map(|key| key.public())).ok_or_else(|| {
-            bad(&path.display().to_string(), "an Ed25519 public key in PEM (openssl pkey -in KEY -pubout)")
-        })
+        Self::of_public_pem(&text).or_else(|| PrivateKey::of_pem(&text).map(|key| key.public())).ok_or_else(
+            || {
+                bad(
+                    &path.display().to_string(),
+                    "an Ed25519 public key in PEM (openssl pkey -in KEY -pubout)",
+                )
+            },
+        )
+    }
+
+    /// Reads a PEM file with a public key, and refuses one that holds a private key: for those who only check, and
+    /// where no release key may ever be.
+    ///
+    /// # Errors
+    /// [`EdgeError::Malformed`] when it holds no public key, or more than one.
+    pub fn read_public(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(EdgeError::io(path, "read"))?;
+        let what = path.display().to_string();
+        if text.contains("PRIVATE KEY") {
+            return Err(bad(
+                &what,
+                "the public key alone, got a private key, which must not be on this machine",
+            ));
+        }
+        Self::of_public_pem(&text)
+            .ok_or_else(|| bad(&what, "an Ed25519 public key in PEM (openssl pkey -in KEY -pubout)"))
+    }
+
+    /// From the text of a PEM file with a public key.
+    #[must_use]
+    pub fn of_public_pem(text: &str) -> Option<Self> {
+        let der = pem(text, "PUBLIC KEY")?;
+        let bytes: [u8; 32] = der.strip_prefix(&PUBLIC_PREFIX)?.try_into().ok()?;
+        VerifyingKey::from_bytes(&bytes).ok().map(Self)
+    }
+
+    /// The key as OpenSSL writes it.
+    #[must_use]
+    pub fn to_pem(&self) -> String {
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(self.der()))
     }
 
     /// Whether a signature is this key's, over these bytes.

@@ -8,6 +8,7 @@ use gannet_edge::{
     bundle::{Bundle, BundleInfo, MANIFEST, verify},
     compile::{CompileOptions, Compiled, Data, compile},
     data::Samples,
+    lite,
     mcuboot::{ImageVersion, image},
     sign::{PrivateKey, PublicKey},
 };
@@ -233,4 +234,50 @@ fn metadata_are_those_of_the_package_managers() {
         !page.contains("http://") && !page.contains("https://") && !page.contains("<script"),
         "the page needs nothing else"
     );
+}
+
+/// The same but for the last digits of scales, which a text does not hold.
+fn same(got: &lite::Model, expected: &lite::Model, what: &str) {
+    assert_eq!(format!("{:?}", got.nodes), format!("{:?}", expected.nodes), "{what}");
+    assert_eq!((&got.inputs, &got.outputs), (&expected.inputs, &expected.outputs), "{what}");
+    assert_eq!(got.tensors.len(), expected.tensors.len(), "{what}");
+    for (got, expected) in got.tensors.iter().zip(&expected.tensors) {
+        let of = |tensor: &lite::Tensor| {
+            (tensor.shape.clone(), tensor.kind, tensor.data.clone(), tensor.scale().1)
+        };
+        assert_eq!(of(got), of(expected), "{what}: {}", expected.name);
+        let (a, b) = (got.scale().0, expected.scale().0);
+        // it prints six decimals
+        assert!((a - b).abs() <= 1e-6, "{what}: {}: {a} {b}", expected.name);
+    }
+}
+
+#[test]
+fn debians_flatc_takes_every_file_by_the_schema() {
+    let (flatc, schema) = (cross::flatc(), scripts().join("tflite.fbs"));
+    for name in nets::NAMES {
+        let compiled = compiled(name);
+        for (kind, bytes) in [("int8", &compiled.tflite), ("float", &compiled.tflite_float)] {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join("model.tflite"), bytes).unwrap();
+            let flatc = |option: &str, files: &[&str]| {
+                let mut command = Command::new(&flatc);
+                command.current_dir(folder.path()).args([option, "--strict-json"]).arg(&schema).args(files);
+                run(&mut command, &format!("{name} {kind}: {option}"));
+            };
+            // read without --raw-binary: the file identifier must be there
+            flatc("-t", &["--", "model.tflite"]);
+            let text: serde_json::Value =
+                serde_json::from_slice(&fs::read(folder.path().join("model.json")).unwrap()).unwrap();
+            let graph = &text["subgraphs"][0];
+            let count = |list: &serde_json::Value| list.as_array().map_or(0, Vec::len);
+            assert_eq!(count(&graph["operators"]), lite::read(bytes).unwrap().nodes.len(), "{name} {kind}");
+            // what it writes of that is the same model to our reader
+            fs::remove_file(folder.path().join("model.tflite")).unwrap();
+            flatc("-b", &["model.json"]);
+            let again = fs::read(folder.path().join("model.tflite")).unwrap();
+            assert_ne!(again, *bytes, "flatc lays a file out in its own way");
+            same(&lite::read(&again).unwrap(), &lite::read(bytes).unwrap(), &format!("{name} {kind}"));
+        }
+    }
 }

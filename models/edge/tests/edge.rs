@@ -9,4 +9,5 @@ mod bundles;
 mod judges;
 mod mutation;
 mod options;
+mod quantised;
 mod random_graphs;

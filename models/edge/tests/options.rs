@@ -57,6 +57,34 @@ fn a_quantised_source_keeps_its_own_scales() {
 }
 
 #[test]
+fn zeros_of_a_pruned_source_are_kept_and_reported() {
+    let mut net = Net::new("pruned", &[1, 32], 4);
+    net.gemm(16);
+    net.gemm(8);
+    let tensor = &mut net.graph.initializer[0];
+    assert_eq!(tensor.dims.iter().product::<i64>(), 512, "the first weights");
+    // three in four are zero
+    let zero = |(place, bytes): (usize, &mut [u8])| {
+        if place % 4 != 0 {
+            bytes.fill(0)
+        }
+    };
+    tensor.raw_data.chunks_mut(4).enumerate().for_each(zero);
+    let options = CompileOptions { equalise: false, ..CompileOptions::default() };
+    let compiled = compiled(&net.finish(), 32, &options).unwrap();
+    let [sparsity] = &compiled.sparsity[..] else { panic!("{:?}", compiled.sparsity) };
+    assert!((sparsity.source - 0.75).abs() < 1e-9 && sparsity.int8 >= 0.75, "{sparsity:?}");
+    let info = gannet_edge::bundle::BundleInfo {
+        model: "p".into(),
+        version: "1".into(),
+        sequence: 1,
+        class_names: Vec::new(),
+    };
+    let report = gannet_edge::bundle::report::of(&compiled, &info);
+    assert_eq!(report.sparsity, compiled.sparsity);
+}
+
+#[test]
 fn exporters_habits_cost_nothing() {
     // channels last around channels first, as converters from TensorFlow write it; a flattening by its own shape, as
     // PyTorch traces it; a multiplication that normalises; a matrix product with a separate bias

@@ -1,11 +1,16 @@
 //! The series of models and versions in Prometheus' text exposition format. Must not know how they are counted.
 
 mod drift;
+mod ota;
 mod rollouts;
 
 use std::fmt::Write as _;
 
-pub use self::{drift::render_drift, rollouts::render_rollouts};
+pub use self::{
+    drift::render_drift,
+    ota::{OtaSample, render_ota},
+    rollouts::render_rollouts,
+};
 
 use super::{
     BUCKETS, HistogramSnapshot, LATENCY_BOUNDS_NS, LoadCounts, Outcome, PHASE_NAMES, Phase, ROWS_BOUNDS,

@@ -12,10 +12,6 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use crate::respond::{Kind, Refusal};
 
-/// Connections of one listener; further ones wait to be accepted.
-const CONNECTIONS_MAX: usize = 256;
-/// Time for a request's head to arrive, and for an idle connection to stay.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
 /// Pause after a failure to accept, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Time for requests under way when the listener closes.
@@ -23,6 +19,11 @@ const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Answers requests.
 pub trait Endpoint: Send + Sync + 'static {
+    /// Connections of the listener; further ones wait to be accepted.
+    const CONNECTIONS_MAX: usize = 256;
+    /// Time for a request's head to arrive, and for an idle connection to stay.
+    const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
+
     /// Answers one request, whatever it is.
     fn answer(
         self: Arc<Self>,
@@ -41,8 +42,8 @@ pub(crate) async fn serve<E: Endpoint>(
         while connections.try_join_next().is_some() {}
         tokio::select! {
             () = stopped(&mut stop) => break,
-            _ = connections.join_next(), if connections.len() >= CONNECTIONS_MAX => {}
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+            _ = connections.join_next(), if connections.len() >= E::CONNECTIONS_MAX => {}
+            accepted = listener.accept(), if connections.len() < E::CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => {
                     connections.spawn(connection(stream, Arc::clone(&endpoint), stop.clone()));
                 }
@@ -70,7 +71,7 @@ async fn connection<E: Endpoint>(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME_MAX)
+        .header_read_timeout(E::HEAD_TIME_MAX)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {

@@ -139,7 +139,7 @@ pub(super) fn model(call: &Call) -> Result<ModelName, Refusal> {
 }
 
 /// The model and version of the path, if there are such; a label stands for its version.
-fn target(call: &Call) -> Result<(ModelName, Version), Refusal> {
+pub(super) fn target(call: &Call) -> Result<(ModelName, Version), Refusal> {
     let name = model(call)?;
     let text = call.parameters.get(1).map(String::as_str).unwrap_or_default();
     let state = &call.context.state;

@@ -115,14 +115,14 @@ async fn wish(call: Call, command: impl FnOnce(Option<String>) -> Command) -> Re
 }
 
 /// Who asks, for the log: the header says it, for a token says nothing of its holder.
-fn actor(headers: &HeaderMap) -> Result<String, Refusal> {
+pub(super) fn actor(headers: &HeaderMap) -> Result<String, Refusal> {
     match headers.get("x-gannet-actor") {
         None => Ok("admin".into()),
         Some(name) => short("header 'x-gannet-actor'", name.to_str().unwrap_or("?").to_owned()),
     }
 }
 
-fn short(what: &str, text: String) -> Result<String, Refusal> {
+pub(super) fn short(what: &str, text: String) -> Result<String, Refusal> {
     if text.is_empty() || text.len() > TEXT_BYTES_MAX {
         let got = text.len();
         return Err(Refusal::invalid(format!("{what}: expected 1 to {TEXT_BYTES_MAX} bytes, got {got}")));
@@ -140,7 +140,7 @@ fn show(call: &Call, id: u64) -> Result<Reply, Refusal> {
     let shown = call.context.state.traffic.rollouts();
     let of_model = |rollout: &&ShownRollout| rollout.view.id == id && rollout.view.model == model.as_str();
     let rollout = shown.rollouts.iter().find(of_model).ok_or_else(|| no_rollout(&model, id))?;
-    Ok(Reply { body: body(rollout), etag: Some(rollout.etag.clone()) })
+    Ok(Reply { etag: Some(rollout.etag.clone()), ..body(rollout).into() })
 }
 
 fn body(rollout: &ShownRollout) -> Value {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use serde_json::Value;
 
-use super::{Context, config_view, drift, labels, models, registry, rollouts, shadows, traffic};
+use super::{Context, config_view, drift, edge, labels, models, ota, registry, rollouts, shadows, traffic};
 use crate::respond::Refusal;
 
 /// One call of a route.
@@ -23,11 +23,20 @@ pub(super) struct Reply {
     pub(super) body: Value,
     /// Of the thing that was asked for, in quotes.
     pub(super) etag: Option<String>,
+    /// In place of the body.
+    pub(super) file: Option<File>,
+}
+
+/// An answer that is a file to keep.
+pub(super) struct File {
+    pub(super) name: String,
+    pub(super) content_type: &'static str,
+    pub(super) bytes: Bytes,
 }
 
 impl From<Value> for Reply {
     fn from(body: Value) -> Self {
-        Self { body, etag: None }
+        Self { body, etag: None, file: None }
     }
 }
 
@@ -45,11 +54,20 @@ pub(super) struct Route {
     /// With `{name}` for a variable segment.
     pub(super) path: &'static str,
     run: Run,
+    body_bytes_max: usize,
 }
 
 const fn route(method: Method, path: &'static str, run: Run) -> Route {
-    Route { method, path, run }
+    Route { method, path, run, body_bytes_max: BODY_BYTES_MAX }
 }
+
+/// A route that takes a file.
+const fn upload(method: Method, path: &'static str, run: Run, body_bytes_max: usize) -> Route {
+    Route { method, path, run, body_bytes_max }
+}
+
+/// Bytes of a body where no file is expected; the largest that means anything is a rollout's plan.
+const BODY_BYTES_MAX: usize = 64 << 10;
 
 pub(super) const ROUTES: &[Route] = &[
     route(Method::GET, "/admin/v1/models", |call| plain(models::list(call))),
@@ -62,6 +80,22 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::POST, "/admin/v1/models/{model}/versions/{version}/reload", |call| {
         plain(models::reload(call))
     }),
+    route(Method::GET, EDGE, |call| plain(edge::get(call))),
+    route(Method::POST, EDGE, |call| plain(edge::start(call))),
+    route(Method::DELETE, EDGE, |call| plain(edge::cancel(call))),
+    route(Method::GET, "/admin/v1/models/{model}/versions/{version}/edge/bundle", |call| {
+        Box::pin(edge::bundle(call))
+    }),
+    route(Method::GET, "/admin/v1/ota", |call| plain(ota::status(call))),
+    upload(Method::POST, "/admin/v1/ota/bundles", |call| plain(ota::publish(call)), ota::UPLOAD_BYTES_MAX),
+    route(Method::DELETE, "/admin/v1/ota/bundles/{bundle}", |call| plain(ota::remove(call))),
+    route(Method::POST, "/admin/v1/ota/rollouts", |call| plain(ota::start(call))),
+    route(Method::GET, "/admin/v1/ota/rollouts/{id}", |call| plain(ota::one(call))),
+    route(Method::POST, "/admin/v1/ota/rollouts/{id}/pause", |call| plain(ota::pause(call))),
+    route(Method::POST, "/admin/v1/ota/rollouts/{id}/resume", |call| plain(ota::resume(call))),
+    route(Method::POST, "/admin/v1/ota/rollouts/{id}/halt", |call| plain(ota::halt(call))),
+    route(Method::GET, "/admin/v1/ota/models/{model}/inputs", |call| plain(ota::inputs(call))),
+    route(Method::GET, "/admin/v1/ota/log", |call| plain(ota::log(call))),
     route(Method::PUT, "/admin/v1/models/{model}/labels/{label}", |call| plain(labels::put(call))),
     route(Method::DELETE, "/admin/v1/models/{model}/labels/{label}", |call| plain(labels::delete(call))),
     route(Method::GET, TRAFFIC, |call| Box::pin(traffic::get(call))),
@@ -94,6 +128,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::GET, "/admin/v1/openapi.json", |_| plain(async { openapi() })),
 ];
 
+const EDGE: &str = "/admin/v1/models/{model}/versions/{version}/edge";
 const TRAFFIC: &str = "/admin/v1/models/{model}/traffic";
 const ROLLOUTS: &str = "/admin/v1/models/{model}/rollouts";
 
@@ -111,6 +146,8 @@ pub(super) enum Found {
     Route {
         run: Run,
         parameters: Vec<String>,
+        /// Bytes of a body.
+        body_bytes_max: usize,
     },
     /// The path is known with these methods, separated by commas.
     OtherMethods(String),
@@ -122,7 +159,7 @@ pub(super) fn find(method: &Method, path: &str) -> Found {
     for route in ROUTES {
         let Some(parameters) = match_path(route.path, path) else { continue };
         if route.method == *method {
-            return Found::Route { run: route.run, parameters };
+            return Found::Route { run: route.run, parameters, body_bytes_max: route.body_bytes_max };
         }
         others.push(route.method.as_str());
     }

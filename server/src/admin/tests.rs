@@ -20,6 +20,8 @@ use crate::{
 /// Bound of everything that is waited for.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
+mod devices;
+
 struct Server {
     app: App,
     state: PathBuf,
@@ -152,7 +154,9 @@ fn check(document: &Value, schema: &Value, value: &Value, at: &str) {
 
 #[test]
 fn answers_are_as_described_and_every_route_answers() {
+    let folder = tempfile::tempdir().unwrap();
     let server = start("admin-explicit", |config| {
+        devices::configure(config, folder.path());
         config.repository.mode = ControlMode::Explicit;
         config.repository.load_models = vec!["iris".into(), "digits".into()];
         config.registry.allow = vec!["hf://org/*".into(), "http://127.0.0.1:1".into()];
@@ -214,6 +218,7 @@ fn answers_are_as_described_and_every_route_answers() {
     server.good("DELETE", traffic, &["iris"], "");
 
     rollouts(&server);
+    devices::check(&server);
 
     let again = server.good("POST", &format!("{version}/reload"), &["iris", "1"], "");
     assert_ne!(again["serving"]["incarnation"], before);

@@ -78,7 +78,7 @@ fn show(call: &Call) -> Result<Reply, Refusal> {
         "route": kept.route,
         "arms": arms,
     });
-    Ok(Reply { body, etag: Some(format!("\"{}\"", kept.revision)) })
+    Ok(Reply { etag: Some(format!("\"{}\"", kept.revision)), ..body.into() })
 }
 
 /// What the writer knows, from the headers `If-Match` and `If-None-Match`.

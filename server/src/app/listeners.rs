@@ -21,6 +21,8 @@ pub struct Listeners {
     pub admin: Option<TcpListener>,
     /// Webhooks of registries.
     pub webhook: Option<TcpListener>,
+    /// Devices.
+    pub ota: Option<TcpListener>,
 }
 
 /// Where the server listens.
@@ -36,6 +38,8 @@ pub struct Addresses {
     pub admin: Option<SocketAddr>,
     /// Webhooks of registries.
     pub webhook: Option<SocketAddr>,
+    /// Devices.
+    pub ota: Option<SocketAddr>,
 }
 
 impl Listeners {
@@ -56,6 +60,7 @@ impl Listeners {
             metrics: take("listen.metrics", &listen.metrics),
             admin: take("listen.admin", &listen.admin),
             webhook: take("webhook.listen", &config.webhook.listen),
+            ota: take("ota.listen", &config.ota.listen),
         };
         if faults.is_empty() { Ok(listeners) } else { Err(anyhow::anyhow!(faults.join("\n"))) }
     }
@@ -73,6 +78,7 @@ impl Listeners {
             metrics: local(&self.metrics)?,
             admin: local(&self.admin)?,
             webhook: local(&self.webhook)?,
+            ota: local(&self.ota)?,
         })
     }
 }

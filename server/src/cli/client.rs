@@ -47,9 +47,14 @@ pub(crate) fn get(base: &str, path: &str, token: Option<&str>) -> Result<Answer,
     call(&Request { method: "GET", base, path, body: "", token, actor: None })
 }
 
-/// Asks once. HTTP/1.0, so that the answer ends with the connection.
+/// Asks once.
 pub(crate) fn call(request: &Request<'_>) -> Result<Answer, ClientError> {
-    let Request { method, base, path, body, token, actor } = *request;
+    send(request, request.body.as_bytes())
+}
+
+/// Asks once, with these bytes for a body. HTTP/1.0, so that the answer ends with the connection.
+pub(crate) fn send(request: &Request<'_>, body: &[u8]) -> Result<Answer, ClientError> {
+    let Request { method, base, path, body: _, token, actor } = *request;
     let bad = || ClientError::Url(base.to_owned());
     let url = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
     let uri: http::Uri = url.parse().map_err(|_| bad())?;
@@ -68,7 +73,7 @@ pub(crate) fn call(request: &Request<'_>) -> Result<Answer, ClientError> {
     );
     stream.write_all(head.as_bytes()).map_err(failed)?;
     // a server that refuses a long body answers before it has read it: what counts is the answer
-    let sent = stream.write_all(body.as_bytes());
+    let sent = stream.write_all(body);
     let mut bytes = Vec::new();
     let read = stream.take(BYTES_MAX).read_to_end(&mut bytes);
     parse(&bytes).ok_or_else(|| {

@@ -65,6 +65,11 @@ pub fn compose(sources: &Sources) -> Result<Config, Faults> {
         config.repository.paths.clear();
     }
     check_together(&config, &mut faults);
+    if let Some(open) = config.ota.listen.as_ref().filter(|address| !address.is_loopback()) {
+        config.warnings.push(format!(
+            "devices come to {open}, which is not loopback, without TLS: put a proxy in front, for their tokens are sent in clear"
+        ));
+    }
     if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
 }
 
@@ -176,6 +181,7 @@ fn check_together(config: &Config, faults: &mut Vec<Fault>) {
         ("listen.metrics", &listen.metrics),
         ("listen.admin", &listen.admin),
         ("webhook.listen", &config.webhook.listen),
+        ("ota.listen", &config.ota.listen),
     ];
     for (index, (key, address)) in all.iter().enumerate() {
         let same = |other: &Address| address.as_ref().is_some_and(|a| a == other && a.port != 0);
@@ -207,6 +213,18 @@ fn check_together(config: &Config, faults: &mut Vec<Fault>) {
         let advice = "add --model-control explicit, or leave the models out";
         fault("repository.load_models", "no models unless the model control is explicit", &got, advice);
     }
+    check_outside(config, &mut fault);
+    let has_sources = !config.registry.sources.is_empty() || !config.registry.allow.is_empty();
+    if !explicit && config.repository.paths.is_empty() && !has_sources {
+        fault("repository.paths", "at least one path", "none", "name a folder of models");
+    }
+    if config.state_dir.as_os_str().is_empty() {
+        fault("state.dir", "a folder", "neither XDG_STATE_HOME nor HOME", "name one with --state DIR");
+    }
+}
+
+/// What others may send here, or are sent.
+fn check_outside(config: &Config, fault: &mut impl FnMut(&str, &str, &str, &str)) {
     if config.webhook.listen.is_some() && config.webhook.secret.is_none() {
         let advice =
             "name the secret that MLflow signs its webhooks with, such as webhook.secret = \"env:NAME\"";
@@ -219,6 +237,10 @@ fn check_together(config: &Config, faults: &mut Vec<Fault>) {
         let advice = "name a [[models.source]], or leave webhook.listen out";
         fault("webhook.listen", "no listener without a registry to look at", "a listener", advice);
     }
+    if config.ota.listen.is_some() && (config.ota.keys.is_empty() || config.ota.devices_file.is_none()) {
+        let advice = "name both: ota.keys = [\"release.pub.pem\"] and ota.devices_file = \"devices\"";
+        fault("ota.listen", "no listener without ota.keys and ota.devices_file", "a listener", advice);
+    }
     if config.drift.webhook_url.is_some() != config.drift.webhook_secret.is_some() {
         let advice = "name what events are signed with, such as drift.webhook_secret = \"env:NAME\"";
         fault(
@@ -227,13 +249,6 @@ fn check_together(config: &Config, faults: &mut Vec<Fault>) {
             "one of them",
             advice,
         );
-    }
-    let has_sources = !config.registry.sources.is_empty() || !config.registry.allow.is_empty();
-    if !explicit && config.repository.paths.is_empty() && !has_sources {
-        fault("repository.paths", "at least one path", "none", "name a folder of models");
-    }
-    if config.state_dir.as_os_str().is_empty() {
-        fault("state.dir", "a folder", "neither XDG_STATE_HOME nor HOME", "name one with --state DIR");
     }
 }
 

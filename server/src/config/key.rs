@@ -234,6 +234,27 @@ const KEYS: &[Key] = &[
         c.webhook.secret.as_ref().map(ToString::to_string)
     ),
     key!(
+        "ota.listen",
+        "where devices come to",
+        ADDRESS,
+        |c, g| c.ota.listen = address(g)?,
+        shown(&c.ota.listen)
+    ),
+    key!(
+        "ota.devices_file",
+        "devices, a line each, with the digest of a token (gannet ota token)",
+        PATH,
+        |c, g| c.ota.devices_file = Some(path(g)?),
+        c.ota.devices_file
+    ),
+    key!(
+        "ota.keys",
+        "public keys of who releases, one of which must have signed what is delivered",
+        "paths: a list, or a text with commas",
+        |c, g| c.ota.keys = g.list()?.into_iter().map(PathBuf::from).collect(),
+        c.ota.keys
+    ),
+    key!(
         "state.dir",
         "the folder for everything that is written",
         PATH,

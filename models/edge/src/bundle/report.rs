@@ -128,6 +128,8 @@ pub struct Report {
     pub sparsity: Vec<Sparsity>,
     /// Samples that ranges were chosen by.
     pub calibrated_on: usize,
+    /// Where the codes of these samples fall, by input, in [`CODE_BINS`](crate::compile::CODE_BINS) bins.
+    pub input_codes: Vec<Vec<u64>>,
     /// Float against int8.
     pub parity: Parity,
 }
@@ -171,6 +173,7 @@ pub fn of(compiled: &Compiled, info: &BundleInfo) -> Report {
         layers,
         sparsity: compiled.sparsity.clone(),
         calibrated_on: compiled.calibrated_on,
+        input_codes: compiled.input_codes.clone(),
         parity: compiled.parity.clone(),
     }
 }

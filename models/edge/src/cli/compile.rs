@@ -6,8 +6,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::Value;
-
 use super::{
     CompileArgs, Emit, RangeArg,
     print::{Meter, bar, say, table},
@@ -18,14 +16,15 @@ use crate::{
     data::Samples,
     error::{EdgeError, Result},
     graph::Graph,
+    package::{Baseline, Golden, SampleSource as _},
     passes,
     plan::{Plan, lifetimes, plan},
     quantise::{QuantiseOptions, RangeChoice},
     sign::PrivateKey,
 };
 
-/// Rows that a request may bring, when golden requests are what ranges are chosen by.
-const GOLDEN_ROWS_MAX: usize = 1000;
+/// What `--calibrate` may say in place of a file.
+const BASELINE: &str = "baseline";
 /// Fewer samples than this are said to be few.
 const FEW_SAMPLES: usize = 50;
 
@@ -43,10 +42,10 @@ pub(super) fn run(args: &CompileArgs) -> Result<()> {
         return emit(stage, &model.onnx);
     }
     let graph = graph_of(&model.onnx)?;
-    let calibrate = if args.calibrate.is_empty() {
-        golden_samples(&model.path, &graph)?
-    } else {
-        samples(&args.calibrate, &graph)?
+    let calibrate = match &args.calibrate[..] {
+        [] => golden_samples(&model.path, &graph)?,
+        [word] if word.as_os_str() == BASELINE => baseline_samples(&model.path, &graph)?,
+        paths => samples(paths, &graph)?,
     };
     let compare = if args.compare.is_empty() { None } else { Some(samples(&args.compare, &graph)?) };
     let count = calibrate.first().map_or(0, Samples::len);
@@ -160,42 +159,21 @@ fn samples(paths: &[PathBuf], graph: &Graph) -> Result<Vec<Samples>> {
 /// The rows of the golden requests that lie beside a model.
 fn golden_samples(model: &Path, graph: &Graph) -> Result<Vec<Samples>> {
     let folder = model.with_file_name("golden");
-    let way = "give samples with --calibrate samples.npy";
     let mut paths: Vec<PathBuf> = fs::read_dir(&folder)
         .map(|items| items.filter_map(|item| Some(item.ok()?.path())).collect())
         .map_err(|_| {
-            bad("samples", format!("expected --calibrate, or golden requests in {}", folder.display()), way)
+            let fault = format!("expected --calibrate, or golden requests in {}", folder.display());
+            bad("samples", fault, "give samples with --calibrate samples.npy")
         })?;
     paths.sort();
-    let mut values: Vec<Vec<f32>> = vec![Vec::new(); graph.inputs.len()];
-    for path in paths {
-        let bytes = fs::read(&path).map_err(EdgeError::io(&path, "read"))?;
-        let Ok(request) = serde_json::from_slice::<Value>(&bytes) else { continue };
-        let inputs = request.pointer("/inputs").or_else(|| request.pointer("/request/inputs"));
-        for (port, values) in graph.inputs.iter().zip(&mut values) {
-            let named = |input: &&Value| input["name"] == port.name.as_str();
-            let input = inputs.and_then(Value::as_array).and_then(|inputs| inputs.iter().find(named));
-            if let Some(input) = input {
-                numbers(&input["data"], values);
-            }
-        }
-    }
-    let what = folder.display().to_string();
-    let row = |port: &crate::graph::Port| graph.tensors[port.tensor].len();
-    let cut = |(port, mut values): (&crate::graph::Port, Vec<f32>)| {
-        values.truncate(GOLDEN_ROWS_MAX * row(port));
-        Samples::new(values, row(port), &what)
-    };
-    graph.inputs.iter().zip(values).map(cut).collect()
+    let texts = paths.iter().map(|path| fs::read(path).map_err(EdgeError::io(path, "read")));
+    Golden(texts.collect::<Result<_>>()?).samples(graph)
 }
 
-/// All numbers of nested lists, in order.
-#[expect(clippy::cast_possible_truncation, reason = "the model computes in float32")]
-fn numbers(value: &Value, into: &mut Vec<f32>) {
-    match value {
-        Value::Array(list) => list.iter().for_each(|value| numbers(value, into)),
-        other => into.extend(other.as_f64().map(|value| value as f32)),
-    }
+/// Rows drawn of the baseline that lies beside a model.
+fn baseline_samples(model: &Path, graph: &Graph) -> Result<Vec<Samples>> {
+    let path = model.with_file_name("baseline.json");
+    Baseline(fs::read(&path).map_err(EdgeError::io(&path, "read"))?).samples(graph)
 }
 
 fn labels(args: &CompileArgs, model: &Path) -> Result<Vec<String>> {

@@ -1,19 +1,25 @@
-//! A compiler for Cortex-M: the system's, or Debian's package unpacked into the cache. Must not know what is compiled.
+//! Programs out of Debian's packages: the system's, or unpacked into the cache. Must not know what they do.
 
 use std::{fs, path::PathBuf, process::Command};
 
 use super::environment::{cache, run};
 
-/// What is unpacked where the system has no such compiler.
-const PACKAGES: [&str; 2] = ["gcc-arm-none-eabi", "binutils-arm-none-eabi"];
-
 /// `arm-none-eabi-gcc`, which compiles C and C++.
 pub fn compiler() -> PathBuf {
-    let program = "arm-none-eabi-gcc";
+    program("arm-none-eabi-gcc", "arm-none-eabi", &["gcc-arm-none-eabi", "binutils-arm-none-eabi"])
+}
+
+/// `flatc`, the compiler of FlatBuffers' schemas.
+pub fn flatc() -> PathBuf {
+    program("flatc", "flatc", &["flatbuffers-compiler"])
+}
+
+/// A program, out of packages that are unpacked where the system does not have it.
+fn program(program: &str, name: &str, packages: &[&str]) -> PathBuf {
     if Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success()) {
         return program.into();
     }
-    let folder = cache().with_file_name("tools").join("arm-none-eabi");
+    let folder = cache().with_file_name("tools").join(name);
     let found = folder.join("usr/bin").join(program);
     fs::create_dir_all(folder.parent().expect("it lies in the cache")).expect("a folder for tools");
     let turn = fs::File::create(folder.with_extension("turn")).expect("a file to lock");
@@ -22,12 +28,12 @@ pub fn compiler() -> PathBuf {
         let work = tempfile::tempdir_in(folder.parent().expect("it lies in the cache"))
             .expect("a folder to work in");
         let download =
-            |command: &mut Command| command.arg("download").args(PACKAGES).current_dir(work.path()).output();
+            |command: &mut Command| command.arg("download").args(packages).current_dir(work.path()).output();
         if !download(&mut Command::new("apt-get")).is_ok_and(|output| output.status.success()) {
             run(Command::new("apt-get").arg("update"), "the lists of Debian's packages");
             run(
-                Command::new("apt-get").arg("download").args(PACKAGES).current_dir(work.path()),
-                "Debian's compiler",
+                Command::new("apt-get").arg("download").args(packages).current_dir(work.path()),
+                "Debian's packages",
             );
         }
         let made = work.path().join("unpacked");

@@ -57,8 +57,10 @@ fn every_key_can_be_set_from_everywhere() {
             serde_json::Value::Array(items) => {
                 items.iter().filter_map(serde_json::Value::as_str).collect::<Vec<_>>().join(",")
             }
-            // not without the other key about webhooks
-            serde_json::Value::String(_) if key.name == "webhook.listen" => "off".into(),
+            // not without the other keys of their sections
+            serde_json::Value::String(_) if ["webhook.listen", "ota.listen"].contains(&key.name) => {
+                "off".into()
+            }
             serde_json::Value::String(text) => text.clone(),
             serde_json::Value::Null if key.name.contains("bytes") => "1GiB".into(),
             serde_json::Value::Null if key.name == "webhook.secret" => "env:SECRET".into(),
@@ -145,6 +147,8 @@ fn keys_depend_on_each_other() {
     };
     check(&[("--grpc", "listen.grpc", "127.0.0.1:8000")], "another address than listen.http");
     check(&[("--set", "repository.paths", "")], "at least one path");
+    check(&[("--set", "ota.listen", "127.0.0.1:9000")], "no listener without ota.keys and ota.devices_file");
+    check(&[("--set", "ota.listen", "127.0.0.1:8003")], "another address than listen.admin");
     let free = [("--http", "listen.http", "127.0.0.1:0"), ("--grpc", "listen.grpc", "127.0.0.1:0")];
     assert!(compose(&sources(&free, "", &[])).is_ok());
     let token = [("--admin", "listen.admin", "0.0.0.0:1"), ("--admin-token-file", "admin.token_file", "/t")];
