@@ -15,7 +15,7 @@ use gannet_models::{ModelName, Version};
 use gannet_stats::random::Random;
 
 use crate::{
-    InferError, InferResponse, Time, clock,
+    InferError, InferResponse, Tensor, Time, clock,
     request::{Checked, Tensors, Timing},
     servable::Servable,
 };
@@ -127,7 +127,8 @@ impl Tap {
     /// Every model that was ever attached.
     #[must_use]
     pub fn streams(&self) -> Vec<(ModelName, Arc<Stream>)> {
-        let mut all: Vec<_> = self.lock().iter().map(|(model, stream)| (model.clone(), Arc::clone(stream))).collect();
+        let mut all: Vec<_> =
+            self.lock().iter().map(|(model, stream)| (model.clone(), Arc::clone(stream))).collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         all
     }
@@ -201,7 +202,10 @@ impl Chosen {
     ) {
         let (Some(attached), Ok(response)) = (&servable.tap, answer) else { return };
         let size = |tensors: &Tensors| tensors.iter().map(|tensor| tensor.data.len()).sum::<usize>();
-        let bytes = size(&self.inputs) + size(&response.outputs);
+        // an output may be a slice of its whole batch's buffer, which it keeps alive
+        let whole =
+            |tensor: &Tensor| tensor.data.len() * response.timing.batch_rows.max(1) / self.rows.max(1);
+        let bytes = size(&self.inputs) + response.outputs.iter().map(whole).sum::<usize>();
         attached.offer(Copied {
             servable: Arc::clone(servable),
             id: id.to_owned(),
@@ -232,7 +236,11 @@ impl Attached {
                 ChosenBy::Chance => chance() < self.probability,
             };
         is_chosen.then(|| {
-            Box::new(Chosen { inputs: request.inputs.clone(), rows: request.rows, probability: self.probability })
+            Box::new(Chosen {
+                inputs: request.inputs.clone(),
+                rows: request.rows,
+                probability: self.probability,
+            })
         })
     }
 
@@ -260,7 +268,10 @@ pub fn is_id_chosen(id: &str, rate: f64) -> bool {
 
 /// An even number from 0 to 1.
 fn chance() -> f64 {
-    use std::{cell::Cell, hash::{BuildHasher as _, Hasher as _}};
+    use std::{
+        cell::Cell,
+        hash::{BuildHasher as _, Hasher as _},
+    };
     thread_local! {
         static STATE: Cell<u64> = const { Cell::new(0) };
     }
@@ -282,7 +293,9 @@ mod tests {
         assert!((1_850..2_150).contains(&chosen(0.1)), "{}", chosen(0.1));
         assert_eq!((chosen(0.0), chosen(1.0)), (0, 20_000));
         // whoever is chosen at a low rate is at a higher one
-        assert!((0..2_000).map(|n| format!("id-{n}")).all(|id| !is_id_chosen(&id, 0.1) || is_id_chosen(&id, 0.2)));
+        assert!(
+            (0..2_000).map(|n| format!("id-{n}")).all(|id| !is_id_chosen(&id, 0.1) || is_id_chosen(&id, 0.2))
+        );
         let by_chance = (0..20_000).filter(|_| chance() < 0.1).count();
         assert!((1_700..2_300).contains(&by_chance), "{by_chance}");
     }

@@ -14,7 +14,7 @@ pub mod process;
 mod render;
 
 pub use self::render::{
-    OtaSample, render, render_drift, render_loads, render_ota, render_rollouts, render_routes,
+    OtaSample, render, render_capture, render_drift, render_loads, render_ota, render_rollouts, render_routes,
 };
 
 /// Threads that count on their own; more share.

@@ -5,6 +5,7 @@ pub mod listener;
 
 mod router;
 
+mod capture;
 mod config_view;
 mod drift;
 mod edge;

@@ -22,6 +22,7 @@ use crate::{
     admin::{self, token::TokenFile},
     admission::Admission,
     backends,
+    capture::Capture,
     config::{Config, RegistryConfig, RepositoryApi, address::Address},
     drift::{Outlet, WebhookOut},
     edge::EdgeJobs,
@@ -81,16 +82,20 @@ impl App {
         };
         let watch = DriftConfig { nice: config.runtime.loader_nice, ..config.drift.watch };
         let (drift, looking) = Drift::start(watch).context("the drift monitor did not start")?;
+        let captured = start_capture(&config).inspect_err(|_| drift.stop())?;
+        let tap = captured.as_ref().map(|(capture, _)| Arc::clone(capture.tap()));
+        let (capture, keeping) = captured.unzip();
         let started = Control::start(ControlConfig {
             limits,
             backends: backends.all.clone(),
             qualify: Arc::new(Rehearsal::new(&config.repository)),
             loader_nice: config.runtime.loader_nice,
             drift: Some(Arc::clone(&drift)),
+            tap,
         });
         let started = started.inspect_err(|_| drift.stop());
         let (control, manager) = started.context("the control plane did not start")?;
-        let planes = (control.clone(), Arc::clone(&drift));
+        let planes = (control.clone(), Arc::clone(&drift), capture);
         let started = start_rest(&config, listeners, addresses, &backends, planes, recorder);
         let stop = || {
             control.stop();
@@ -98,6 +103,7 @@ impl App {
         };
         let Rest { state, data, admin, ota, mut threads } = started.inspect_err(|_| stop())?;
         threads.extend([manager, looking]);
+        threads.extend(keeping);
         let (outlet, telling) = start_outlet(&config, &state).inspect_err(|_| stop())?;
         threads.push(telling);
         Ok(Self { state, config, addresses, data: Some(data), admin: Some(admin), ota, outlet, threads })
@@ -183,7 +189,7 @@ fn start_rest(
     listeners: Listeners,
     addresses: Addresses,
     backends: &backends::Backends,
-    (control, drift): (Control, Arc<Drift>),
+    (control, drift, capture): (Control, Arc<Drift>, Option<Capture>),
     recorder: &'static metrics_exporter_prometheus::PrometheusHandle,
 ) -> anyhow::Result<Rest> {
     let (edge, ota, device_threads) = for_devices(config)?;
@@ -204,6 +210,7 @@ fn start_rest(
         traffic,
         edge,
         ota,
+        capture,
         drift,
         admission: Admission::new(config.inflight_bytes_max),
         limits: config.limits,
@@ -274,6 +281,13 @@ fn open_door(
     let bind_host = config.ota.listen.as_ref().map(|address| address.host.clone());
     let door = Arc::new(Door { ota, local, bind_host });
     admin::start_alone("gannet-devices", listener, door).map(Some)
+}
+
+/// Who keeps a share of the requests.
+fn start_capture(config: &Config) -> anyhow::Result<Option<(Capture, JoinHandle<()>)>> {
+    let instance = sources::server_name(&config.registry);
+    let place = (config.state_dir.as_path(), instance.as_str(), config.runtime.loader_nice);
+    Capture::start(&config.capture, place).map_err(anyhow::Error::msg)
 }
 
 /// Who tells others of drift.

@@ -13,8 +13,9 @@ use std::{
 use bytes::Bytes;
 use gannet_models::DType;
 use gannet_runtime::{
-    InferError, InferRequest, InferResponse, Tensor, Time, clock,
+    InferError, InferRequest, InferResponse, Tensor, Time,
     capture::Chosen,
+    clock,
     drift::Sampled,
     route::{Arm, Sticky, StickyKey},
     servable::{Answering, Servable},

@@ -1,6 +1,7 @@
 //! What the operator wants, composed out of flags, `gannet.toml` and the environment: the first of these that names
 //! a key decides. Every fault of all three is reported at once. Must not know what the values are used for.
 
+mod capture;
 mod compose;
 mod drift;
 mod given;
@@ -20,6 +21,7 @@ use serde_json::Value;
 
 use self::address::Address;
 pub use self::{
+    capture::{CaptureSettings, Root},
     compose::{FileText, Sources, compose},
     drift::DriftSettings,
     fault::{Fault, Faults},
@@ -57,6 +59,8 @@ pub struct Config {
     pub runtime: RuntimeConfig,
     /// How to end.
     pub shutdown: ShutdownConfig,
+    /// Which requests are captured, and where they are kept.
+    pub capture: CaptureSettings,
     /// How drift is watched, and who is told.
     pub drift: DriftSettings,
     /// The file that holds the bearer tokens of the admin API.
@@ -223,6 +227,7 @@ impl Config {
                 lame_duck: Duration::from_millis(2000),
                 grace: Duration::from_millis(25_000),
             },
+            capture: CaptureSettings::default(),
             drift: DriftSettings::default(),
             admin_token_file: None,
             log: LogConfig { level: "info".into(), format: LogFormat::Text },

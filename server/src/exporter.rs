@@ -7,7 +7,7 @@ use bytes::Bytes;
 use gannet_runtime::{
     control::{manager, rollout::View},
     metrics::{
-        LoadCounts, OtaSample, VersionSample, render, render_drift, render_loads, render_ota,
+        LoadCounts, OtaSample, VersionSample, render, render_capture, render_drift, render_loads, render_ota,
         render_rollouts, render_routes,
     },
     table::RouteEntry,
@@ -73,6 +73,9 @@ pub fn page(state: &State, recorder: &PrometheusHandle, native: bool) -> String 
         page.push_str(&deliveries(ota));
     }
     page.push_str(&render_drift(&state.drift));
+    if let Some(capture) = &state.capture {
+        page.push_str(&render_capture(&capture.counted(), capture.tap().waiting_bytes()));
+    }
     page.push_str(&recorder.render());
     page
 }

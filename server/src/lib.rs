@@ -50,6 +50,8 @@ pub mod rehearsal;
 
 pub mod baseline;
 
+pub mod capture;
+
 pub mod drift;
 
 pub mod admin;

@@ -7,6 +7,7 @@ use gannet_runtime::{control::manager::Control, drift::Drift, table::TableReader
 
 use crate::{
     admission::Admission,
+    capture::Capture,
     edge::EdgeJobs,
     ota::Ota,
     repository::Repository,
@@ -80,6 +81,8 @@ pub struct State {
     pub edge: EdgeJobs,
     /// Deliveries to devices, where there are any.
     pub ota: Option<Arc<Ota>>,
+    /// Who keeps a share of the requests, where that is wanted.
+    pub capture: Option<Capture>,
     /// Who looks at a share of the requests.
     pub drift: Arc<Drift>,
     /// What is in flight.
@@ -127,6 +130,9 @@ impl State {
         self.traffic.stop();
         self.control.stop();
         self.drift.stop();
+        if let Some(capture) = &self.capture {
+            capture.stop();
+        }
     }
 
     /// What requests see.

@@ -98,6 +98,12 @@ impl Rows {
         Self { layout, redactor, model, instance, places, fixed: Vec::new(), columns, bytes: 0 }
     }
 
+    /// The server that captures them.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
     /// How many wait.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -24,6 +24,7 @@ mod rate;
 mod http;
 pub mod mlflow;
 
+pub mod bucket;
 mod dvc;
 mod hugging_face;
 mod model_car;

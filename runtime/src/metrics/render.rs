@@ -1,5 +1,6 @@
 //! The series of models and versions in Prometheus' text exposition format. Must not know how they are counted.
 
+mod capture;
 mod drift;
 mod ota;
 mod rollouts;
@@ -7,6 +8,7 @@ mod rollouts;
 use std::fmt::Write as _;
 
 pub use self::{
+    capture::render_capture,
     drift::render_drift,
     ota::{OtaSample, render_ota},
     rollouts::render_rollouts,

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use serde_json::Value;
 
-use super::{Context, config_view, drift, edge, labels, models, ota, registry, rollouts, shadows, traffic};
+use super::{
+    Context, capture, config_view, drift, edge, labels, models, ota, registry, rollouts, shadows, traffic,
+};
 use crate::respond::Refusal;
 
 /// One call of a route.
@@ -102,6 +104,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::PUT, TRAFFIC, |call| Box::pin(traffic::put(call))),
     route(Method::DELETE, TRAFFIC, |call| Box::pin(traffic::delete(call))),
     route(Method::GET, "/admin/v1/models/{model}/shadows", |call| plain(shadows::get(call))),
+    route(Method::GET, "/admin/v1/capture", |call| plain(capture::get(call))),
     route(Method::GET, "/admin/v1/models/{model}/drift", |call| plain(drift::get(call))),
     route(Method::GET, "/admin/v1/rollouts", |call| plain(rollouts::all(call))),
     route(Method::GET, ROLLOUTS, |call| plain(rollouts::list(call))),

@@ -235,6 +235,8 @@ fn answers_are_as_described_and_every_route_answers() {
     server.bad("PATCH", "/admin/v1/models", "", 405, "use GET");
     server.bad("PUT", "/admin/v1/models/iris/labels/x", &"x".repeat(70_000), 413, "65536");
     server.good("GET", "/admin/v1/config", &[], "");
+    let capture = server.good("GET", "/admin/v1/capture", &[], "");
+    assert_eq!(capture["enabled"], json!(false));
     let drift = server.good("GET", "/admin/v1/models/{model}/drift", &["iris"], "");
     assert_eq!((&drift["rows"], &drift["version"]), (&json!(0), &json!("1")));
     server.good("GET", "/admin/v1/openapi.json", &[], "");

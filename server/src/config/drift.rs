@@ -28,6 +28,11 @@ pub(super) fn days(given: &Given) -> Option<f64> {
     number(given).filter(|days| *days > 0.0 && *days <= 36_500.0)
 }
 
+/// Days, or 0.
+pub(super) fn days_or_none(given: &Given) -> Option<f64> {
+    number(given).filter(|days| (0.0..=36_500.0).contains(days))
+}
+
 /// Where events may be sent: with TLS, or to this machine.
 pub(super) fn url(given: &Given) -> Option<String> {
     let text = given.text()?;

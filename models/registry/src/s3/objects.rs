@@ -184,6 +184,22 @@ impl Objects {
         }
     }
 
+    /// Writes an object over whatever is there.
+    pub(crate) async fn put(&self, key: &str, content: Bytes) -> Result<(), RemoteError> {
+        count(&self.requests);
+        let put = self.store.put(&parse(key)?, content.into()).await;
+        put.map(drop).map_err(|error| failed(key, &error))
+    }
+
+    /// Removes an object. That it is not there is no error.
+    pub(crate) async fn delete(&self, key: &str) -> Result<(), RemoteError> {
+        count(&self.requests);
+        match self.store.delete(&parse(key)?).await {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(failed(key, &error)),
+        }
+    }
+
     /// Writes a file's content over whatever is there.
     pub(crate) async fn put_file(&self, key: &str, file: &std::path::Path) -> Result<(), RemoteError> {
         use std::io::Read as _;
