@@ -65,6 +65,7 @@ pub fn compose(sources: &Sources) -> Result<Config, Faults> {
         config.repository.paths.clear();
     }
     check_together(&config, &mut faults);
+    check_drift(&config, &mut faults);
     if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
 }
 
@@ -164,6 +165,17 @@ fn unknown(source: &str, name: &str, write: impl Fn(&Key) -> String) -> Fault {
     )
 }
 
+/// A webhook and what its events are signed with.
+fn check_drift(config: &Config, faults: &mut Vec<Fault>) {
+    if config.drift.webhook_url.is_some() == config.drift.webhook_secret.is_some() {
+        return;
+    }
+    let key = "drift.webhook_url";
+    let expected = "drift.webhook_url and drift.webhook_secret together";
+    let advice = "name what events are signed with, such as drift.webhook_secret = \"env:NAME\"";
+    faults.push(Fault::new(config.source(key), key, expected, "one of them").advise(advice));
+}
+
 /// What no key can tell alone.
 fn check_together(config: &Config, faults: &mut Vec<Fault>) {
     let mut fault = |key: &str, expected: &str, got: &str, advice: &str| {
@@ -218,15 +230,6 @@ fn check_together(config: &Config, faults: &mut Vec<Fault>) {
     {
         let advice = "name a [[models.source]], or leave webhook.listen out";
         fault("webhook.listen", "no listener without a registry to look at", "a listener", advice);
-    }
-    if config.drift.webhook_url.is_some() != config.drift.webhook_secret.is_some() {
-        let advice = "name what events are signed with, such as drift.webhook_secret = \"env:NAME\"";
-        fault(
-            "drift.webhook_url",
-            "drift.webhook_url and drift.webhook_secret together",
-            "one of them",
-            advice,
-        );
     }
     let has_sources = !config.registry.sources.is_empty() || !config.registry.allow.is_empty();
     if !explicit && config.repository.paths.is_empty() && !has_sources {
