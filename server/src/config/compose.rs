@@ -167,13 +167,13 @@ fn unknown(source: &str, name: &str, write: impl Fn(&Key) -> String) -> Fault {
 
 /// A webhook and what its events are signed with.
 fn check_drift(config: &Config, faults: &mut Vec<Fault>) {
-    if config.drift.webhook_url.is_some() == config.drift.webhook_secret.is_some() {
+    if config.drift.webhook_url.is_none() || config.drift.webhook_secret.is_some() {
         return;
     }
     let key = "drift.webhook_url";
-    let expected = "drift.webhook_url and drift.webhook_secret together";
+    let expected = "no address without a drift.webhook_secret";
     let advice = "name what events are signed with, such as drift.webhook_secret = \"env:NAME\"";
-    faults.push(Fault::new(config.source(key), key, expected, "one of them").advise(advice));
+    faults.push(Fault::new(config.source(key), key, expected, "an address").advise(advice));
 }
 
 /// What no key can tell alone.
