@@ -106,7 +106,7 @@ fn shifted_traffic_is_an_alarm_that_names_what_changed_and_other_traffic_is_none
     ] {
         assert!(page.contains(part), "{part} is missing");
     }
-    let series = page.lines().filter(|line| line.starts_with("gannet_drift_feature")).count();
+    let series = page.lines().filter(|line| line.starts_with("gannet_drift_feature_")).count();
     assert_eq!(series, 4 * 32, "four for each of 32 features");
     shown(&server);
 }

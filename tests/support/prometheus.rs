@@ -37,8 +37,13 @@ impl Prometheus {
         let routes = "route: { receiver: nobody, group_wait: 0s }\nreceivers: [{ name: nobody }]\n";
         fs::write(folder.path().join("alertmanager.yml"), routes).expect("a file");
         let mut both = Self { children: Vec::new(), prometheus, alertmanager, folder };
+        // Debian's build reads a template below /usr/share at its start: it finds its own there, and nobody else does
+        let binary = program(ALERTMANAGER, "prometheus-alertmanager");
+        let share = binary.ancestors().nth(2).expect("it lies in usr/bin").join("share");
+        let mut apart = Command::new("unshare");
+        apart.args(["--mount", "sh", "-c", "mount --bind \"$0\" /usr/share && exec \"$@\""]);
         both.run(
-            &mut Command::new(program(ALERTMANAGER, "prometheus-alertmanager")),
+            apart.arg(share).arg(binary),
             &["--config.file=alertmanager.yml", "--storage.path=alerts", "--cluster.listen-address="],
             alertmanager,
         );

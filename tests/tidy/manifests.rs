@@ -6,10 +6,11 @@ use super::{
 };
 
 /// (crate, what it may depend on among ours); `*`: everything.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("gannet-models", &[]),
     ("gannet-registry", &["gannet-models"]),
-    ("gannet-edge", &["gannet-models", "gannet-stats"]),
+    ("gannet-data", &[]),
+    ("gannet-edge", &["gannet-models", "gannet-stats", "gannet-data"]),
     ("gannet-stats", &[]),
     ("gannet-runtime", &["gannet-models", "gannet-stats"]),
     ("gannet-conformance", &["gannet-models", "gannet-runtime"]),
@@ -21,6 +22,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
         &[
             "gannet-models",
             "gannet-registry",
+            "gannet-data",
             "gannet-edge",
             "gannet-stats",
             "gannet-runtime",

@@ -118,10 +118,6 @@ impl Control {
     ///
     /// # Errors
     /// When the system gives no thread.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "it is used up: a second start takes a second configuration"
-    )]
     pub fn start(config: ControlConfig) -> io::Result<(Self, JoinHandle<()>)> {
         let (commands, receiver) = bounded(COMMANDS_MAX);
         let table = TableReader::default();

@@ -33,9 +33,11 @@ pub(super) fn is_due() -> bool {
 pub(super) fn draw(rate: f64, share: f64) -> bool {
     let state = STATE.get();
     let mut random = Random::new(if state == 0 { seed() } else { state });
+    // a thread's first request is as likely as any other
+    let sampled = if state == 0 { random.uniform() < rate } else { ENDS_WITH_SAMPLE.get() };
     let (skip, ends) = countdown(rate, random.positive());
     LEFT.set(skip);
-    let sampled = ENDS_WITH_SAMPLE.replace(ends);
+    ENDS_WITH_SAMPLE.set(ends);
     let kept = sampled && (share >= 1.0 || random.uniform() < share);
     STATE.set(random.bits() | 1);
     kept
@@ -62,7 +64,7 @@ mod tests {
             let requests = 2_000_000u32;
             let sampled = (0..requests).filter(|_| is_due() && draw(rate, share)).count() as f64;
             let (expected, p) = (f64::from(requests) * rate * share, rate * share);
-            // the first of a thread is never one, and a countdown of before may still run
+            // a countdown of before may still run
             let allowed = 5.0 * (f64::from(requests) * p * (1.0 - p)).sqrt() + 1025.0 * f64::max(p, 0.001);
             assert!(
                 (sampled - expected).abs() <= allowed + 2.0,

@@ -70,6 +70,7 @@ pub fn compose(sources: &Sources) -> Result<Config, Faults> {
             "devices come to {open}, which is not loopback, without TLS: put a proxy in front, for their tokens are sent in clear"
         ));
     }
+    check_drift(&config, &mut faults);
     if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
 }
 
@@ -169,6 +170,17 @@ fn unknown(source: &str, name: &str, write: impl Fn(&Key) -> String) -> Fault {
     )
 }
 
+/// A webhook and what its events are signed with.
+fn check_drift(config: &Config, faults: &mut Vec<Fault>) {
+    if config.drift.webhook_url.is_none() || config.drift.webhook_secret.is_some() {
+        return;
+    }
+    let key = "drift.webhook_url";
+    let expected = "no address without a drift.webhook_secret";
+    let advice = "name what events are signed with, such as drift.webhook_secret = \"env:NAME\"";
+    faults.push(Fault::new(config.source(key), key, expected, "an address").advise(advice));
+}
+
 /// What no key can tell alone.
 fn check_together(config: &Config, faults: &mut Vec<Fault>) {
     let mut fault = |key: &str, expected: &str, got: &str, advice: &str| {
@@ -240,15 +252,6 @@ fn check_outside(config: &Config, fault: &mut impl FnMut(&str, &str, &str, &str)
     if config.ota.listen.is_some() && (config.ota.keys.is_empty() || config.ota.devices_file.is_none()) {
         let advice = "name both: ota.keys = [\"release.pub.pem\"] and ota.devices_file = \"devices\"";
         fault("ota.listen", "no listener without ota.keys and ota.devices_file", "a listener", advice);
-    }
-    if config.drift.webhook_url.is_some() != config.drift.webhook_secret.is_some() {
-        let advice = "name what events are signed with, such as drift.webhook_secret = \"env:NAME\"";
-        fault(
-            "drift.webhook_url",
-            "drift.webhook_url and drift.webhook_secret together",
-            "one of them",
-            advice,
-        );
     }
 }
 

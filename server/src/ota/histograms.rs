@@ -120,7 +120,7 @@ impl Seen {
 mod tests {
     use gannet_edge::compile::code_bin;
     use gannet_stats::{
-        monitor::{FeatureMonitor, Value as Watched},
+        monitor::{FeatureMonitor, Thresholds, Value as Watched},
         random::Random,
     };
 
@@ -188,6 +188,9 @@ mod tests {
             let value = ((bin * 8) as f64 - 124.5 + 20.0) * 0.1;
             (0..*count).for_each(|_| monitor.push(Watched::Number(value)));
         }
-        assert_eq!(monitor.end_window(0.01).unwrap().counts.counts, again.counts.counts);
+        assert_eq!(
+            monitor.end_window(&mut Thresholds::new(0.01)).unwrap().counts.counts,
+            again.counts.counts
+        );
     }
 }

@@ -63,7 +63,8 @@ fn every_key_can_be_set_from_everywhere() {
             }
             serde_json::Value::String(text) => text.clone(),
             serde_json::Value::Null if key.name.contains("bytes") => "1GiB".into(),
-            serde_json::Value::Null if key.name == "webhook.secret" => "env:SECRET".into(),
+            serde_json::Value::Null if key.name.ends_with("secret") => "env:SECRET".into(),
+            serde_json::Value::Null if key.name.ends_with("url") => "https://example.org/".into(),
             serde_json::Value::Null => "/tokens".into(),
             other => other.to_string(),
         };
@@ -71,6 +72,10 @@ fn every_key_can_be_set_from_everywhere() {
         let mut all = sources(&[("--flag", name, &text)], &format!("{name} = {text:?}\n"), &[]);
         all.environment.push((key.variable(), text.clone()));
         all.settings.push(format!("{name}={text}"));
+        // which must be named with it
+        if name == "drift.webhook_url" {
+            all.settings.push("drift.webhook_secret=env:SECRET".into());
+        }
         let config = compose(&all).unwrap_or_else(|faults| panic!("{name}: {faults}"));
         assert_eq!(config.source(name), "--flag");
         all.flags.clear();
