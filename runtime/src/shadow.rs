@@ -16,7 +16,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
-use gannet_models::Version;
+use gannet_models::{Redaction, Signature, Version};
 use smallvec::SmallVec;
 
 pub use self::report::{Report, Worst};
@@ -159,6 +159,36 @@ impl Watched {
                 bytes,
             });
         }
+    }
+}
+
+/// Answers that are compared outside of a server: what was given once, and what another version gives.
+#[derive(Debug, Default)]
+pub struct Comparison(report::Findings);
+
+impl Comparison {
+    /// Compares two answers to a request of so many rows; those outputs alone that `primary` names.
+    pub fn compared(
+        &mut self,
+        id: &str,
+        primary: (&Signature, &Tensors),
+        shadow: (&Signature, &Tensors),
+        (rows, tolerances): (usize, &Tolerances),
+    ) {
+        // what was redacted was not kept: there is nothing to hide
+        let pair = compare::Pair { primary, shadow, rows, redaction: &Redaction::default() };
+        self.0.compared(id, compare::compare(&pair, tolerances), None);
+    }
+
+    /// The other version failed a request.
+    pub fn failed(&mut self, id: &str, why: &str) {
+        self.0.failed(id, why);
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.0.report()
     }
 }
 

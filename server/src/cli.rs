@@ -3,13 +3,16 @@
 
 mod banner;
 mod baseline;
+mod capture;
 mod check;
 pub(crate) mod client;
 mod drift;
+mod evaluate;
 mod models;
 mod ota;
 mod profile;
 mod registry;
+mod replay;
 mod rollout;
 mod serve;
 mod table;
@@ -59,6 +62,13 @@ enum Command {
     /// Keep what a model's training data looks like in its package
     #[command(subcommand)]
     Baseline(baseline::BaselineCommand),
+    /// What was captured: list it, and erase a request from it
+    #[command(subcommand)]
+    Capture(capture::CaptureCommand),
+    /// Run captured requests through another version, and say how its answers differ
+    Replay(replay::ReplayArgs),
+    /// How right captured answers were, by labels that came later
+    Evaluate(evaluate::EvaluateArgs),
     /// Bring what a registry has into a folder
     Pull(registry::PullArgs),
     /// Bring a version from a folder to a registry
@@ -247,6 +257,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Rollout(args)) => rollout::run(&args),
         Some(Command::Drift(args)) => drift::run(&args),
         Some(Command::Baseline(command)) => baseline::run(&command),
+        Some(Command::Capture(command)) => capture::run(&command),
+        Some(Command::Replay(args)) => replay::run(&args),
+        Some(Command::Evaluate(args)) => evaluate::run(&args),
         Some(Command::Pull(args)) => registry::run_pull(&args),
         Some(Command::Push(args)) => registry::run_push(&args),
         Some(Command::Registry(command)) => registry::run_registry(&command),

@@ -88,7 +88,7 @@ fn refused(why: impl Into<String>) -> Failed {
 }
 
 fn make(args: &MakeArgs) -> Result<(), Failed> {
-    let (servable, folder) = load(args)?;
+    let (servable, folder) = load(&args.path)?;
     let signature = servable.signature.clone();
     let rows = Rows::read(&args.data, &signature).map_err(refused)?;
     let mut builder = Builder::new(&signature);
@@ -139,25 +139,25 @@ fn make(args: &MakeArgs) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The version, ready to be run, and its folder.
-fn load(args: &MakeArgs) -> Result<(Servable, PathBuf), Failed> {
+/// The version at a path (of a model's folder the highest), ready to be run, and its folder.
+pub(super) fn load(path: &Path) -> Result<(Servable, PathBuf), Failed> {
     let engines =
         backends::start(&serve::engine_config()).map_err(|error| (EXIT_UNAVAILABLE, error.to_string()))?;
     // a folder of its own: the copy of a version is of no use to a server
-    let copies = std::env::temp_dir().join(format!("gannet-baseline-{}", std::process::id()));
-    let loaded = load_from(args, &copies, &engines);
+    let copies = std::env::temp_dir().join(format!("gannet-version-{}", std::process::id()));
+    let loaded = load_from(path, &copies, &engines);
     let _ = fs::remove_dir_all(&copies);
     loaded.map_err(refused)
 }
 
-fn load_from(args: &MakeArgs, copies: &Path, engines: &Backends) -> Result<(Servable, PathBuf), String> {
-    let path = args.path.display();
+fn load_from(at: &Path, copies: &Path, engines: &Backends) -> Result<(Servable, PathBuf), String> {
+    let path = at.display();
     // a version's folder is found through its model's, which says how it is served
-    let holds_model = |file: &String| args.path.join(file).is_file();
-    let is_version = args.path.is_dir() && backends::known_files(&engines.all).iter().any(holds_model);
-    let (place, wanted) = match (args.path.parent(), args.path.file_name()) {
+    let holds_model = |file: &String| at.join(file).is_file();
+    let is_version = at.is_dir() && backends::known_files(&engines.all).iter().any(holds_model);
+    let (place, wanted) = match (at.parent(), at.file_name()) {
         (Some(parent), Some(name)) if is_version => (parent, name.to_str()),
-        _ => (&*args.path, None),
+        _ => (at, None),
     };
     let (found, store) = check::find(place, copies, engines)?;
     let [model] = &found.models[..] else {
