@@ -99,13 +99,17 @@ impl SampleSource for Baseline {
             .map_err(|error| bad(what, format!("expected JSON, got: {error}")))?;
         let values = graph.inputs.iter().map(|port| {
             let fault = || bad(what, format!("expected the input '{}', got none of that name", port.name));
-            let input = named(text.get("inputs"), port).ok_or_else(fault)?;
+            let inputs = text["inputs"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let place =
+                inputs.iter().position(|input| input["name"] == port.name.as_str()).ok_or_else(fault)?;
             let mut values = Vec::new();
-            if let Some(samples) = input.get("samples") {
-                numbers(samples, &mut values);
+            for row in text["samples"].as_array().into_iter().flatten() {
+                numbers(&row[place], &mut values);
+            }
+            if !values.is_empty() {
                 return Ok(values);
             }
-            drawn(input, row_of(graph, port))
+            drawn(&inputs[place], row_of(graph, port))
                 .map_err(|fault| bad(what, format!("input '{}': {fault}", port.name)))
         });
         rows(graph, values.collect::<Result<_>>()?, what)
@@ -153,25 +157,20 @@ fn numbers(value: &Value, into: &mut Vec<f32>) {
 /// Rows whose columns fall as the baseline's do: every column's quantiles once, in an order of its own.
 #[expect(clippy::cast_precision_loss, reason = "few rows")]
 fn drawn(input: &Value, row: usize) -> Result<Vec<f32>, String> {
-    let columns = input["features"].as_array().map(Vec::as_slice).unwrap_or_default();
+    // beside the values themselves there may be what is made of all of them
+    let features = input["features"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let columns: Vec<&Value> = features.iter().filter(|feature| feature["of"]["value"].is_u64()).collect();
     if columns.len() != row {
         return Err(format!("expected {row} columns, got {}", columns.len()));
     }
     let mut random = Random::new(SEED);
     let mut values = vec![0.0; DRAWN_ROWS * row];
     for (place, column) in columns.iter().enumerate() {
-        let list = |name: &str| -> Vec<f32> {
-            let mut list = Vec::new();
-            numbers(&column[name], &mut list);
-            list
-        };
-        let (edges, counts) = (list("edges"), list("counts"));
+        let (edges, counts) = bins(&column["reference"]);
         let total: f32 = counts.iter().sum();
-        if edges.len() != counts.len() + 1 || counts.is_empty() || total <= 0.0 {
+        if edges.len() != counts.len() + 1 || total <= 0.0 {
             return Err(format!(
-                "column {place}: expected one more edge than counts, got {} and {}",
-                edges.len(),
-                counts.len()
+                "column {place}: expected the counts of numbers, got those of texts, or none"
             ));
         }
         let mut order: Vec<usize> = (0..DRAWN_ROWS).collect();
@@ -185,6 +184,18 @@ fn drawn(input: &Value, row: usize) -> Result<Vec<f32>, String> {
         }
     }
     Ok(values)
+}
+
+/// The borders of all bins of numbers, and how many fell into each; missing and strange values are left out.
+fn bins(reference: &Value) -> (Vec<f32>, Vec<f32>) {
+    let numeric = &reference["bins"]["numeric"];
+    let (mut edges, mut counts) = (Vec::new(), Vec::new());
+    for part in ["least", "edges", "greatest"] {
+        numbers(&numeric[part], &mut edges);
+    }
+    numbers(&reference["counts"]["counts"], &mut counts);
+    counts.truncate(edges.len().saturating_sub(1));
+    (edges, counts)
 }
 
 /// The value below which `wanted` of the counted values lie, linear within a bin.
@@ -224,7 +235,9 @@ mod tests {
         // means as the baseline itself states them
         let stated: Value = serde_json::from_slice(&baseline.0).unwrap();
         for place in [0, 2, 3, 20, 43, 63] {
-            let of = stated["inputs"][0]["features"][place]["mean"].as_f64().unwrap() as f32;
+            let of = stated["inputs"][0]["features"][place]["reference"]["counts"]["moments"]["mean"]
+                .as_f64()
+                .unwrap() as f32;
             let got = mean(place);
             assert!((got - of).abs() < 0.8, "column {place}: {got}, stated {of}");
         }
@@ -234,7 +247,7 @@ mod tests {
     #[test]
     fn rows_of_a_baseline_go_before_its_columns() {
         let row = vec!["0.5"; 64].join(",");
-        let text = format!("{{\"inputs\":[{{\"name\":\"image\",\"samples\":[[{row}],[{row}]]}}]}}");
+        let text = format!("{{\"inputs\":[{{\"name\":\"image\"}}],\"samples\":[[[{row}]],[[{row}]]]}}");
         assert_eq!(Baseline(text.into_bytes()).samples(&graph()).unwrap()[0].values, [0.5; 128]);
         for (text, part) in [
             ("{", "expected JSON"),
