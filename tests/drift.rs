@@ -1,7 +1,7 @@
 //! Drift through a real server: what changed is named, what did not change raises nothing, and everybody who is to know
 //! is told: people, Prometheus and Alertmanager, a webhook, a tracking server.
 
-mod rows;
+pub(crate) mod rows;
 mod told;
 
 use std::{fs, path::PathBuf};

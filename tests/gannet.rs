@@ -6,6 +6,7 @@ mod support;
 
 mod admin_api;
 mod batching;
+mod capture;
 mod clients;
 mod command_line;
 mod control_modes;

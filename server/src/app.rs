@@ -222,14 +222,9 @@ fn start_rest(
         .zip(hooks.map(|(registry, secret)| Arc::new(Webhook::new(Arc::clone(registry), secret.clone()))));
     let bind_host = |address: &Option<Address>| address.as_ref().map(|address| address.host.clone());
     let context = admin.zip(addresses.admin).map(|(listener, local)| {
-        let context = admin::Context {
-            state: Arc::clone(&state),
-            config: Arc::clone(config),
-            tokens: config.admin_token_file.clone().map(TokenFile::new),
-            local,
-            bind_host: bind_host(&config.listen.admin),
-        };
-        (listener, Arc::new(context))
+        let tokens = config.admin_token_file.clone().map(TokenFile::new);
+        let (state, config, host) = (Arc::clone(&state), Arc::clone(config), bind_host(&config.listen.admin));
+        (listener, Arc::new(admin::Context { state, config, tokens, local, bind_host: host }))
     });
     let exporter = metrics.zip(addresses.metrics).map(|(listener, local)| {
         let bind_host = bind_host(&config.listen.metrics);

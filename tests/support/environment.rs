@@ -26,6 +26,7 @@ pub(crate) enum Environment {
     Mlflow,
     Registries,
     Torch,
+    Capture,
 }
 
 impl Environment {
@@ -36,6 +37,7 @@ impl Environment {
             Self::Mlflow => "mlflow",
             Self::Registries => "registries",
             Self::Torch => "torch",
+            Self::Capture => "capture",
         }
     }
 

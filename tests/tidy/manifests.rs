@@ -6,10 +6,11 @@ use super::{
 };
 
 /// (crate, what it may depend on among ours); `*`: everything.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("gannet-models", &[]),
     ("gannet-registry", &["gannet-models"]),
     ("gannet-data", &[]),
+    ("gannet-capture", &["gannet-models"]),
     ("gannet-edge", &["gannet-models", "gannet-stats", "gannet-data"]),
     ("gannet-stats", &[]),
     ("gannet-runtime", &["gannet-models", "gannet-stats"]),
@@ -23,6 +24,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
             "gannet-models",
             "gannet-registry",
             "gannet-data",
+            "gannet-capture",
             "gannet-edge",
             "gannet-stats",
             "gannet-runtime",

@@ -1,14 +1,28 @@
 //! The table of keys: one entry for each thing that can be set, with how it is read and shown. Must not know where
 //! values come from, nor how keys depend on each other.
 
-use std::path::PathBuf;
+macro_rules! key {
+    ($name:literal, $help:literal, $expected:expr, |$config:ident, $given:ident| $set:expr, $show:expr) => {
+        Key {
+            name: $name,
+            help: $help,
+            expected: $expected,
+            set: |$config, $given| {
+                $set;
+                Some(())
+            },
+            show: |$config| json!($show),
+        }
+    };
+}
+
+mod watched;
+
+use std::{path::PathBuf, sync::LazyLock};
 
 use serde_json::{Value, json};
 
-use super::{
-    Config, Credentials, Given, LogFormat, RepositoryApi, Root, address::Address, capture, drift,
-    text::Choice,
-};
+use super::{Config, Credentials, Given, LogFormat, RepositoryApi, address::Address, text::Choice};
 use crate::repository::ControlMode;
 use gannet_runtime::control::transition::SwapPolicy;
 
@@ -18,6 +32,7 @@ const THREADS_MAX: u64 = 1024;
 const MS_MAX: u64 = 86_400_000;
 
 /// One thing that can be set.
+#[derive(Clone, Copy)]
 pub struct Key {
     /// Such as `listen.http`: section and key of the file.
     pub name: &'static str,
@@ -48,7 +63,8 @@ impl Key {
 /// Every key, section by section.
 #[must_use]
 pub fn keys() -> &'static [Key] {
-    KEYS
+    static ALL: LazyLock<Vec<Key>> = LazyLock::new(|| [KEYS, watched::KEYS].concat());
+    &ALL
 }
 
 const ADDRESS: &str = "HOST:PORT, such as \"127.0.0.1:8000\", or \"off\"";
@@ -58,21 +74,6 @@ const MS: &str = "milliseconds from 0 to 86400000";
 const MS_POSITIVE: &str = "milliseconds from 1 to 86400000";
 const THREADS: &str = "a whole number from 1 to 1024";
 const PATH: &str = "a path";
-
-macro_rules! key {
-    ($name:literal, $help:literal, $expected:expr, |$config:ident, $given:ident| $set:expr, $show:expr) => {
-        Key {
-            name: $name,
-            help: $help,
-            expected: $expected,
-            set: |$config, $given| {
-                $set;
-                Some(())
-            },
-            show: |$config| json!($show),
-        }
-    };
-}
 
 const KEYS: &[Key] = &[
     key!(
@@ -340,135 +341,6 @@ const KEYS: &[Key] = &[
         "availability or resources",
         |c, g| c.runtime.swap_policy = SwapPolicy::parse(g.text()?)?,
         c.runtime.swap_policy.name()
-    ),
-    key!(
-        "capture.root",
-        "where captured requests and answers are kept, as tables; nothing is captured without",
-        "a folder, or s3://BUCKET/PREFIX",
-        |c, g| c.capture.root = Some(Root::parse(g.text()?)?),
-        c.capture.root.as_ref().map(ToString::to_string)
-    ),
-    key!(
-        "capture.rate",
-        "share of a model's requests that is captured; off: only of models whose settings name one",
-        "a share from 0 to 1, or off",
-        |c, g| c.capture.tap.rate = drift::share(g)?,
-        c.capture.tap.rate
-    ),
-    key!(
-        "capture.by",
-        "how they are chosen: id (the same id everywhere or nowhere) or chance",
-        "id or chance",
-        |c, g| c.capture.tap.by = capture::chosen_by(g)?,
-        match c.capture.tap.by {
-            gannet_runtime::capture::ChosenBy::Id => "id",
-            gannet_runtime::capture::ChosenBy::Chance => "chance",
-        }
-    ),
-    key!(
-        "capture.queue_bytes",
-        "bytes of requests and answers that wait to be written; what comes then is dropped and counted",
-        BYTES,
-        |c, g| c.capture.tap.bytes_max = size(g)?,
-        c.capture.tap.bytes_max
-    ),
-    key!(
-        "capture.flush_ms",
-        "time after which waiting rows are written: what a crash can lose",
-        MS_POSITIVE,
-        |c, g| c.capture.flush = positive_ms(g)?,
-        ms(c.capture.flush)
-    ),
-    key!(
-        "capture.file_bytes",
-        "bytes of a table's waiting rows after which they are written before that",
-        BYTES,
-        |c, g| c.capture.file_bytes = g.bytes()?,
-        c.capture.file_bytes
-    ),
-    key!(
-        "capture.retention_days",
-        "days that rows are kept; 0: for ever",
-        "a number of days",
-        |c, g| c.capture.retention_days = Some(drift::days_or_none(g)?).filter(|days| *days > 0.0),
-        c.capture.retention_days
-    ),
-    key!(
-        "capture.bytes_max",
-        "bytes of all tables together; beyond them rows are dropped and counted",
-        BYTES,
-        |c, g| c.capture.bytes_max = g.bytes()?,
-        c.capture.bytes_max
-    ),
-    key!(
-        "capture.endpoint",
-        "an object store other than Amazon's",
-        "https://HOST:PORT, or http:// to this machine",
-        |c, g| c.capture.endpoint = Some(drift::url(g)?),
-        c.capture.endpoint
-    ),
-    key!(
-        "capture.credentials",
-        "what it is told, as ACCESS_KEY:SECRET_KEY",
-        "env:NAME or file:PATH",
-        |c, g| c.capture.credentials = Some(Credentials::parse(g.text()?)?),
-        c.capture.credentials.as_ref().map(ToString::to_string)
-    ),
-    key!(
-        "redaction.key",
-        "what values are hashed with where a model's redaction says \"hash\"; 16 bytes or more",
-        "env:NAME or file:PATH",
-        |c, g| c.capture.redaction_key = Some(Credentials::parse(g.text()?)?),
-        c.capture.redaction_key.as_ref().map(ToString::to_string)
-    ),
-    key!(
-        "drift.rate",
-        "share of a model's requests that is looked at for drift; off: only of models whose settings name one",
-        "a share from 0 to 1, or off",
-        |c, g| c.drift.watch.rate = drift::share(g)?,
-        c.drift.watch.rate
-    ),
-    key!(
-        "drift.cpu_ratio_max",
-        "share of a core that looking takes; less is sampled before it takes more",
-        "a share from 0 to 1",
-        |c, g| c.drift.watch.cpu_ratio_max = drift::share(g)?,
-        c.drift.watch.cpu_ratio_max
-    ),
-    key!(
-        "drift.budget_days",
-        "days with one false alarm among them, all models and features together",
-        "a number above 0",
-        |c, g| c.drift.watch.budget_days = drift::days(g)?,
-        c.drift.watch.budget_days
-    ),
-    key!(
-        "drift.window_rows",
-        "rows after which a window ends",
-        "a whole number of 500 or more",
-        |c, g| c.drift.watch.window_rows = g.number().filter(|rows| *rows >= 500)?,
-        c.drift.watch.window_rows
-    ),
-    key!(
-        "drift.window_ms",
-        "time after which it ends with fewer rows, of at least 500",
-        MS_POSITIVE,
-        |c, g| c.drift.watch.window_ms = ms(positive_ms(g)?),
-        c.drift.watch.window_ms
-    ),
-    key!(
-        "drift.webhook_url",
-        "where alarms are sent as CloudEvents",
-        "https://..., or http:// to this machine",
-        |c, g| c.drift.webhook_url = Some(drift::url(g)?),
-        c.drift.webhook_url
-    ),
-    key!(
-        "drift.webhook_secret",
-        "what they are signed with",
-        "env:NAME or file:PATH",
-        |c, g| c.drift.webhook_secret = Some(Credentials::parse(g.text()?)?),
-        c.drift.webhook_secret.as_ref().map(ToString::to_string)
     ),
     key!(
         "shutdown.lame_duck_ms",
