@@ -260,12 +260,17 @@ fn two_servers_write_one_table() {
     });
     std::thread::scope(|scope| {
         for server in &servers {
-            scope.spawn(|| (0..10).for_each(|_| drop(send(server, &rows, 20, |_| {}))));
+            let rows = &rows;
+            scope.spawn(move || {
+                for round in 1..=15 {
+                    send(server, rows, 20, |_| {});
+                    written(server, 20 * round);
+                }
+            });
         }
     });
-    servers.iter().for_each(|server| written(server, 200));
     let found = read(&table(place.path(), "breast_cancer"));
-    assert_eq!(found["rows"], 400);
+    assert_eq!(found["rows"], 600);
     assert!(found["version"].as_u64() > Some(10), "checkpoints were read: {}", found["version"]);
 }
 

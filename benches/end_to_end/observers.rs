@@ -13,6 +13,9 @@ use crate::{
     report::{Bar, Rounds, figure},
 };
 
+/// Without and with: at the most that is answered, and at half of it.
+type Round = [(RunReport, RunReport); 2];
+
 /// A small model on two servers that take turns on one core: one that samples, one that does not.
 pub(crate) fn observers(effort: Effort) {
     let net = Net::Mlp;
@@ -40,7 +43,7 @@ pub(crate) fn observers(effort: Effort) {
         (busy, open)
     };
     // who goes first changes too
-    let rounds: Vec<[(RunReport, RunReport); 2]> = (0..effort.rounds)
+    let rounds: Vec<Round> = (0..effort.rounds)
         .map(|round| {
             if round % 2 == 0 {
                 let first = run(&without);
@@ -52,9 +55,7 @@ pub(crate) fn observers(effort: Effort) {
         })
         .collect();
     let cpu = |report: &RunReport| report.server_cpu_us.unwrap_or(f64::NAN);
-    let each = |value: &dyn Fn(&[(RunReport, RunReport); 2]) -> f64| -> Rounds {
-        rounds.iter().map(value).collect()
-    };
+    let each = |value: &dyn Fn(&Round) -> f64| -> Rounds { rounds.iter().map(value).collect() };
     figure("CPU of a request without", "us", &each(&|[without, _]| cpu(&without.0)), None);
     let ratio = each(&|[without, with]| cpu(&with.0) / cpu(&without.0));
     figure("CPU of a request, with / without", "x", &ratio, Some(Bar::AtMost(1.01)));

@@ -150,6 +150,9 @@ pub struct FeatureReport {
     pub correlated: bool,
     /// What of it comes more often than before: `missing`, `not_finite`, `below_range` and so on.
     pub rare: Vec<&'static str>,
+    /// Whether the model's redaction keeps its values here: nothing that names one may leave as it is.
+    #[serde(skip)]
+    pub hidden: bool,
     /// Categories that the baseline lacks, with how often they came.
     pub newcomers: Vec<(String, u64)>,
     /// What each bin holds.

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Weak};
 
+use gannet_models::redaction::Side;
 use gannet_stats::{
     adwin::Adwin,
     frequent::Frequent,
@@ -78,6 +79,8 @@ struct Watched {
     other: Option<usize>,
     /// Evidence at its alarm, while that is on.
     peak: Option<f64>,
+    /// Whether its values are redacted.
+    hidden: bool,
 }
 
 /// How many rows come in a day, at most so far.
@@ -309,7 +312,14 @@ fn watching(servable: &Servable, baseline: &Baseline) -> Option<Phase> {
                 Bins::Category(bins) => Some(bins.special()[0]),
                 Bins::Numeric(_) => None,
             };
-            Some(Watched { feature, monitor, newcomers: Frequent::default(), other, peak: None })
+            let (side, specs) = match feature.is_input {
+                true => (Side::Input, &servable.signature.inputs),
+                false => (Side::Output, &servable.signature.outputs),
+            };
+            let name = specs.get(feature.tensor).map(|spec| spec.name.as_str());
+            let redaction = &servable.settings.redaction;
+            let hidden = name.is_none_or(|name| redaction.method(side, name).is_some());
+            Some(Watched { feature, monitor, newcomers: Frequent::default(), other, peak: None, hidden })
         },
     );
     Some(Phase::Watching(watched.collect::<Option<_>>()?, baseline.rows, usual))
@@ -413,6 +423,7 @@ impl Watched {
             h,
             alarm: self.peak.is_some(),
             correlated: self.monitor.is_correlated(),
+            hidden: self.hidden,
             rare: self.monitor.rare_above(h / 2.0),
             newcomers: newcomers.map(|(text, count)| (text.to_owned(), count)).collect(),
             bins: reference.bins.names(),

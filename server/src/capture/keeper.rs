@@ -80,7 +80,7 @@ impl Keeper {
         let mut looked = clock::now();
         while !self.stop.load(Ordering::Acquire) {
             match copies.recv_timeout(LOOK) {
-                Ok(copy) => self.take(copy),
+                Ok(copy) => self.take(&copy),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -91,7 +91,7 @@ impl Keeper {
             }
         }
         while let Ok(copy) = copies.try_recv() {
-            self.take(copy);
+            self.take(&copy);
         }
         self.write_due(None);
         let next = self.tap.streams().into_iter().map(|(model, stream)| (model, stream.next())).collect();
@@ -119,12 +119,12 @@ impl Keeper {
         }
     }
 
-    fn take(&mut self, copy: Copied) {
-        self.tap.taken(&copy);
+    fn take(&mut self, copy: &Copied) {
+        self.tap.taken(copy);
         if self.full {
             return add(&self.counts.no_room, 1);
         }
-        let row = self.row(&copy);
+        let row = self.row(copy);
         let day = date(row.time_us / 1000);
         let Some(open) = self.open(&copy.servable) else { return add(&self.counts.no_room, 1) };
         if open.date != day && !open.rows.is_empty() {

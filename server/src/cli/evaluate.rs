@@ -111,8 +111,10 @@ fn judge(
     Ok(evaluation)
 }
 
+type Figure = fn(&Quality) -> Option<f64>;
+
 /// A figure's name and where it is.
-const FIGURES: [(&str, fn(&Quality) -> Option<f64>); 6] = [
+const FIGURES: [(&str, Figure); 6] = [
     ("accuracy", |quality| quality.accuracy),
     ("log_loss", |quality| quality.log_loss),
     ("brier", |quality| quality.brier),

@@ -2,8 +2,8 @@
 //! exit (admin API, command line, webhook) takes [`report`]; whatever may not leave in plain text is changed here. Must not
 //! know who reads it.
 
-use gannet_models::ModelName;
-use gannet_runtime::drift::Report;
+use gannet_models::redaction::MASK;
+use gannet_runtime::drift::{FeatureReport, Report};
 use serde_json::{Value, json};
 
 /// Characters of a value that leave.
@@ -11,7 +11,10 @@ const CHARS_MAX: usize = 64;
 
 /// How a value of a feature's requests is shown.
 #[must_use]
-pub fn value(_model: &ModelName, _feature: &str, text: &str) -> String {
+pub fn value(feature: &FeatureReport, text: &str) -> String {
+    if feature.hidden {
+        return MASK.to_owned();
+    }
     match text.char_indices().nth(CHARS_MAX) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.to_owned(),
@@ -24,7 +27,7 @@ pub fn report(report: &Report) -> Value {
     let mut features = Vec::with_capacity(report.features.len());
     for feature in &report.features {
         let mut shown = feature.clone();
-        let show = |text: &str| value(&report.model, &feature.name, text);
+        let show = |text: &str| value(feature, text);
         shown.newcomers.iter_mut().for_each(|(text, _)| *text = show(text));
         if feature.kind == "category" {
             // the last two are ours: others, and missing

@@ -49,7 +49,7 @@ impl Random {
                     data.extend(u32::try_from(text.len()).unwrap().to_le_bytes());
                     data.extend(text.as_bytes());
                 }
-                DType::Bool => data.push(u8::from(self.bits() % 2 == 0)),
+                DType::Bool => data.push(u8::from(self.bits().is_multiple_of(2))),
                 // every pattern of bits but those of NaN, which half-wide types do not keep
                 DType::Fp16 => data.extend(half::f16::from_f64(self.below(4000) as f64 / 7.0).to_le_bytes()),
                 DType::Bf16 => data.extend(half::bf16::from_f64(self.below(4000) as f64 / 7.0).to_le_bytes()),
