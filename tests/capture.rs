@@ -1,6 +1,8 @@
 //! Captured requests: other people's readers open the tables, a crash loses little and leaves a gap, redacted values are
 //! nowhere, and what was captured is replayed, judged and erased. Must not know how tables are written.
 
+mod retrain;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -14,13 +16,14 @@ use serde_json::{Value, json};
 
 use crate::{
     drift::{
-        rows::{Rows, send},
+        rows::{Rows, send, send_all},
         tumours,
     },
     support::{
         call,
         environment::{Environment, bounded},
         folder::Folder,
+        random::Random,
         s3::{BUCKET, KEY, S3, SECRET},
         server::{Process, Server, command, root},
         wait,
@@ -324,4 +327,31 @@ fn tables_lie_in_an_object_store_too() {
     assert_eq!(code, Some(0), "{why}");
     let listed: Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!(listed[0]["rows"], 100, "{listed}");
+}
+
+#[test]
+fn captured_traffic_calibrates_a_model_for_a_microcontroller() {
+    let place = tempfile::tempdir().expect("a folder");
+    let folder = Folder::new();
+    folder.write(
+        "digits/1/model.onnx",
+        fs::read(root().join("models/zoo/digits/1/model.onnx")).expect("a model"),
+    );
+    let server = capturing(&folder, place.path());
+    let mut random = Random::new(7);
+    let bodies: Vec<Value> = (0..60)
+        .map(|_| {
+            let image: Vec<f64> = (0..64).map(|_| (16.0 * random.uniform()).floor()).collect();
+            json!({ "inputs": [{ "name": "image", "shape": [1, 1, 8, 8], "datatype": "FP32", "data": image }] })
+        })
+        .collect();
+    send_all(&server, "digits", &bodies);
+    written(&server, 60);
+    let table = table(place.path(), "digits").display().to_string();
+    let out = folder.beside("bundle").display().to_string();
+    let model = folder.path().join("digits/1/model.onnx").display().to_string();
+    let (code, said, why) = gannet(&["edge", "compile", &model, "--calibrate", &table, "--out", &out]);
+    assert_eq!(code, Some(0), "{said} {why}");
+    let (code, said, why) = gannet(&["edge", "verify", &out]);
+    assert_eq!(code, Some(0), "{said} {why}");
 }

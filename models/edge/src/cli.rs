@@ -78,7 +78,7 @@ pub(crate) struct CompileArgs {
     #[arg(long, value_name = "DIR", default_value = "models/zoo")]
     pub(crate) repository: PathBuf,
     /// Samples to choose ranges by: .npy, .csv, .parquet or .f32, one row a sample; once for each input, in order;
-    /// or "baseline": rows drawn of the package's baseline.json [default: the package's golden requests]
+    /// or a folder of captured traffic (a table of capture.root); or "baseline": rows drawn of the package's baseline.json [default: the package's golden requests]
     #[arg(long, value_name = "DATA")]
     pub(crate) calibrate: Vec<PathBuf>,
     /// Samples to compare float and int8 on [default: those of --calibrate]

@@ -1,6 +1,9 @@
 //! Samples that come with a package, or from what was asked of it: golden requests, the baseline, captured requests. Must
-//! not know where files lie, nor the format of captured ones.
+//! not know how a table of captured ones is stored.
 
+use std::path::Path;
+
+use gannet_data::Cell;
 use gannet_stats::random::Random;
 use serde_json::Value;
 
@@ -114,6 +117,59 @@ impl SampleSource for Baseline {
         });
         rows(graph, values.collect::<Result<_>>()?, what)
     }
+}
+
+impl Captured {
+    /// Reads a table of captured traffic: a list `in_<name>` with `in_<name>_shape` for each input.
+    ///
+    /// # Errors
+    /// [`EdgeError::Data`]: it is none, or lacks an input, or keeps its values redacted.
+    pub fn read(folder: &Path, graph: &Graph) -> Result<Self> {
+        let what = folder.display().to_string();
+        let data = gannet_data::read(folder).map_err(|gannet_data::DataError { what, fault, advice }| {
+            EdgeError::Data { what, fault, way_round: advice }
+        })?;
+        let mut requests = vec![CapturedRequest { inputs: Vec::new() }; data.rows().min(ROWS_MAX)];
+        for port in &graph.inputs {
+            let column = |name: String| {
+                let missing =
+                    || bad(&what, format!("expected a column '{name}' of captured traffic, got none"));
+                data.column(&name).ok_or_else(missing)
+            };
+            let (values, shapes) =
+                (column(format!("in_{}", port.name))?, column(format!("in_{}_shape", port.name))?);
+            for ((request, cell), shape) in requests.iter_mut().zip(&values.cells).zip(&shapes.cells) {
+                let list = flat(cell).filter(|list| !list.is_empty());
+                let list = list.ok_or_else(|| {
+                    bad(
+                        &what,
+                        format!("input '{}': expected numbers, got none; are they redacted?", port.name),
+                    )
+                })?;
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "lengths, and floats"
+                )]
+                request.inputs.push(CapturedInput {
+                    name: port.name.clone(),
+                    values: list.iter().map(|value| *value as f32).collect(),
+                    shape: flat(shape).unwrap_or_default().iter().map(|axis| *axis as usize).collect(),
+                });
+            }
+        }
+        Ok(Self(requests))
+    }
+}
+
+/// The numbers of a list.
+fn flat(cell: &Cell) -> Option<Vec<f64>> {
+    let Cell::List(list) = cell else { return None };
+    let number = |cell: &Cell| match cell {
+        Cell::Number(number) => Some(*number),
+        _ => None,
+    };
+    list.iter().map(number).collect()
 }
 
 impl SampleSource for Captured {

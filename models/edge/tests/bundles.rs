@@ -23,7 +23,7 @@ use crate::support::{
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f\n-----END PRIVATE KEY-----\n";
 const OTHER_KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIB8eHRwbGhkYFxYVFBMSERAPDg0MCwoJCAcGBQQDAgEA\n-----END PRIVATE KEY-----\n";
 
-fn compiled(name: &str) -> Compiled {
+pub(crate) fn compiled(name: &str) -> Compiled {
     let row = nets::input_shape(name).iter().product();
     let samples = Samples::new(nets::samples(name, 20, 1), row, name).unwrap();
     let data = Data { calibrate: vec![samples], compare: None };

@@ -9,5 +9,6 @@ mod bundles;
 mod judges;
 mod mutation;
 mod options;
+mod qemu;
 mod quantised;
 mod random_graphs;

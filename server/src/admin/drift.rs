@@ -6,7 +6,7 @@ use super::{
     models,
     router::{Answer, Call},
 };
-use crate::drift::disclose;
+use crate::{drift::disclose, ota::view, state::State};
 
 /// The report of the version that answers; those of others beside it.
 pub(super) async fn get(call: Call) -> Answer {
@@ -33,7 +33,18 @@ pub(super) async fn get(call: Call) -> Answer {
         });
     }
     first["others"] = json!(others);
+    first["devices"] = json!(devices(state, model.as_str()));
     first["dropped"] = json!(state.drift.dropped());
     first["sampling_factor"] = json!(state.drift.factor());
     Ok(first)
+}
+
+/// What devices saw of the model's inputs, by the sequence of their bundle.
+fn devices(state: &State, model: &str) -> Vec<Value> {
+    let all = state.ota.as_ref().map(|ota| ota.inputs(model)).unwrap_or_default();
+    let one = |(sequence, inputs): (u64, std::collections::BTreeMap<String, _>)| {
+        let inputs: Vec<Value> = inputs.iter().map(|(name, seen)| view::seen(name, seen)).collect();
+        json!({ "sequence": sequence, "alarm": inputs.iter().any(|input| input["alarm"] == true), "inputs": inputs })
+    };
+    all.into_iter().map(one).collect()
 }

@@ -43,7 +43,7 @@ pub(super) struct StatusArgs {
 }
 
 /// What `pull` and `push` say of the registry.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct RemoteArgs {
     /// Credentials: env:NAME or file:PATH of USER:PASSWORD, KEY:SECRET or a token
     #[arg(long, value_name = "WHERE")]
@@ -295,6 +295,19 @@ pub(super) fn run_pull(args: &PullArgs) -> u8 {
             EXIT_REFUSED
         }
     }
+}
+
+/// Brings the newest version that a URI names into a folder; the version's own.
+///
+/// # Errors
+/// A text: what cannot be had.
+pub(super) fn pull_one(uri: &str, into: &Path) -> Result<PathBuf, String> {
+    let mut spec = spec(uri, None, &RemoteArgs::default())?;
+    spec.versions = VersionPolicy::Latest(1);
+    let bounds = (FetchLimits::default(), Trust::new(Vec::new()));
+    let pulled = pulling::pull(&spec, into, bounds, &|_, _, _| ()).map_err(|error| error.to_string())?;
+    let one = pulled.into_iter().next().ok_or_else(|| format!("{uri}: expected a version, got none"))?;
+    Ok(one.path)
 }
 
 pub(super) fn run_push(args: &PushArgs) -> u8 {

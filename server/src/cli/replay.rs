@@ -1,7 +1,7 @@
 //! `gannet replay`: captured requests run through another version, offline, and how its answers differ from those that were
 //! given. Must not know how requests came to be captured.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use clap::Args;
 use gannet_capture::{CaptureError, Captured, Column, Layout, Table, Values};
@@ -14,7 +14,7 @@ use gannet_runtime::{
 };
 use serde_json::{Value, json};
 
-use super::{EXIT_OK, EXIT_REFUSED, baseline, capture::PlaceArgs, say};
+use super::{EXIT_OK, EXIT_REFUSED, baseline, capture::PlaceArgs, registry, say};
 
 /// Requests that could not be run or whose answers differ, at most, as a share, unless said otherwise.
 const SHARE_MAX: f64 = 0.0;
@@ -29,6 +29,7 @@ given. Nothing is asked of a server. A table whose inputs are redacted cannot be
 
 Examples:
   gannet replay /var/lib/capture --model churn --candidate models/churn/4
+  gannet replay /var/lib/capture --model churn --candidate mlflow+http://localhost:5000/churn@challenger
   gannet replay /var/lib/capture --model churn --candidate new/ --tolerance 0.01 --differing-max 0.02 --json
 
 Exit codes: 0 within what is allowed, 1 more than that, 2 wrong arguments or nothing to replay.";
@@ -39,9 +40,10 @@ Exit codes: 0 within what is allowed, 1 more than that, 2 wrong arguments or not
 pub(super) struct ReplayArgs {
     #[command(flatten)]
     place: PlaceArgs,
-    /// The version to try: a version's folder, or a model's, of whose versions the highest is meant
-    #[arg(long, value_name = "PATH")]
-    candidate: PathBuf,
+    /// The version to try: a version's folder, or a model's, of whose versions the highest is meant; or where a registry
+    /// has it, such as mlflow+http://host:5000/churn@challenger
+    #[arg(long, value_name = "PATH|URI")]
+    candidate: String,
     /// A relative difference of two values that counts as none
     #[arg(long, value_name = "SHARE", default_value_t = TOLERANCE)]
     tolerance: f64,
@@ -86,7 +88,7 @@ fn replay(args: &ReplayArgs) -> Result<bool, String> {
             ));
         }
     }
-    let (servable, _) = baseline::load(&args.candidate).map_err(|(_, why)| why)?;
+    let servable = candidate(&args.candidate)?;
     let mut comparison = Comparison::default();
     let mut left = args.requests.unwrap_or(u64::MAX);
     for table in &tables {
@@ -107,6 +109,18 @@ fn replay(args: &ReplayArgs) -> Result<bool, String> {
         print(&report, &servable, args, is_good);
     }
     Ok(is_good)
+}
+
+/// The version to try, brought here first where a registry has it.
+fn candidate(named: &str) -> Result<Servable, String> {
+    let load = |path: &Path| baseline::load(path).map(|(servable, _)| servable).map_err(|(_, why)| why);
+    if !named.contains("://") {
+        return load(Path::new(named));
+    }
+    let folder = std::env::temp_dir().join(format!("gannet-candidate-{}", std::process::id()));
+    let loaded = registry::pull_one(named, &folder).and_then(|path| load(&path));
+    let _ = std::fs::remove_dir_all(&folder);
+    loaded
 }
 
 fn each(

@@ -11,13 +11,17 @@ use gannet_stats::{
     binning::{BinCounts, NumericBins},
     moments::Moments,
     monitor::{Bins, Reference},
-    score::{Scores, scores},
+    score::{PsiThreshold, Scores, scores},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// Values of one report that count: a device that sees more is no more than another one.
 const ROWS_MAX: u64 = 1000;
+/// The index of devices' inputs that is tolerated: a calibration is a hundred samples, and no two devices see the same.
+const TOLERATED: f64 = 0.1;
+/// Share of inputs at that index that are over the threshold.
+const ALPHA: f64 = 0.001;
 /// Codes of a bin.
 const CODES: usize = 256 / CODE_BINS;
 
@@ -114,6 +118,21 @@ impl Seen {
     pub fn scores(&self) -> Option<Scores> {
         scores(&self.reference.counts.counts, &self.counts.counts).ok()
     }
+
+    /// The index above which it differs by more than is tolerated, for so many values of the calibration and of devices.
+    #[must_use]
+    pub fn threshold(&self) -> Option<f64> {
+        let (counts, reference) = (&self.counts, &self.reference.counts);
+        let bins = counts.counts.iter().zip(&reference.counts).filter(|(a, b)| **a + **b > 0).count() as u64;
+        let (reference, current) = (reference.rows(), counts.rows());
+        PsiThreshold { bins, reference, current, tolerated: TOLERATED, alpha: ALPHA }.value().ok()
+    }
+
+    /// Whether it does.
+    #[must_use]
+    pub fn alarm(&self) -> bool {
+        self.scores().zip(self.threshold()).is_some_and(|(scores, threshold)| scores.psi > threshold)
+    }
 }
 
 #[cfg(test)]
@@ -180,6 +199,7 @@ mod tests {
         let mut other = BTreeMap::new();
         take(&mut other, &references, &BTreeMap::from([("x".into(), draw(1000, 15.0))]));
         assert!(other["x"].scores().unwrap().psi_debiased() > 0.2);
+        assert!(other["x"].alarm() && !same.alarm(), "{:?} {:?}", other["x"].threshold(), same.threshold());
         // it is written and read as it is, and a monitor starts from its reference
         let text = serde_json::to_string(&same).unwrap();
         let again: Seen = serde_json::from_str(&text).unwrap();

@@ -61,6 +61,8 @@ pub fn seen(name: &str, seen: &Seen) -> Value {
         "name": name,
         "reports": seen.reports,
         "psi": scores.as_ref().map(gannet_stats::score::Scores::psi_debiased),
+        "threshold": seen.threshold(),
+        "alarm": seen.alarm(),
         "total_variation": scores.as_ref().map(|scores| scores.total_variation),
         "reference": seen.reference,
         "counts": seen.counts,

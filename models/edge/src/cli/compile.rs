@@ -16,7 +16,7 @@ use crate::{
     data::Samples,
     error::{EdgeError, Result},
     graph::Graph,
-    package::{Baseline, Golden, SampleSource as _},
+    package::{Baseline, Captured, Golden, SampleSource as _},
     passes,
     plan::{Plan, lifetimes, plan},
     quantise::{QuantiseOptions, RangeChoice},
@@ -45,6 +45,7 @@ pub(super) fn run(args: &CompileArgs) -> Result<()> {
     let calibrate = match &args.calibrate[..] {
         [] => golden_samples(&model.path, &graph)?,
         [word] if word.as_os_str() == BASELINE => baseline_samples(&model.path, &graph)?,
+        [folder] if folder.is_dir() => Captured::read(folder, &graph)?.samples(&graph)?,
         paths => samples(paths, &graph)?,
     };
     let compare = if args.compare.is_empty() { None } else { Some(samples(&args.compare, &graph)?) };

@@ -14,6 +14,28 @@ pub fn flatc() -> PathBuf {
     program("flatc", "flatc", &["flatbuffers-compiler"])
 }
 
+/// `qemu-system-arm`, installed where the system does not have it: it needs too many libraries to be unpacked.
+pub fn emulator() -> PathBuf {
+    const PROGRAM: &str = "qemu-system-arm";
+    let is_there =
+        || Command::new(PROGRAM).arg("--version").output().is_ok_and(|output| output.status.success());
+    let turn = fs::File::create(cache().with_file_name("qemu.turn")).expect("a file to lock");
+    turn.lock().expect("a lock");
+    if !is_there() {
+        let install = ["install", "-y", "-q", "--no-install-recommends", PROGRAM];
+        let apt = |arguments: &[&str]| {
+            let mut apt = Command::new("apt-get");
+            apt.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+            apt
+        };
+        if !apt(&install).output().is_ok_and(|output| output.status.success()) {
+            run(&mut apt(&["update"]), "the lists of Debian's packages");
+            run(&mut apt(&install), "Debian's qemu-system-arm");
+        }
+    }
+    PROGRAM.into()
+}
+
 /// A program, out of packages that are unpacked where the system does not have it.
 fn program(program: &str, name: &str, packages: &[&str]) -> PathBuf {
     if Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success()) {
