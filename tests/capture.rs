@@ -341,7 +341,7 @@ fn captured_traffic_calibrates_a_model_for_a_microcontroller() {
     let mut random = Random::new(7);
     let bodies: Vec<Value> = (0..60)
         .map(|_| {
-            let image: Vec<f64> = (0..64).map(|_| (16.0 * random.uniform()).floor()).collect();
+            let image: Vec<u64> = (0..64).map(|_| random.below(17)).collect();
             json!({ "inputs": [{ "name": "image", "shape": [1, 1, 8, 8], "datatype": "FP32", "data": image }] })
         })
         .collect();

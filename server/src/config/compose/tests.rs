@@ -63,8 +63,14 @@ fn every_key_can_be_set_from_everywhere() {
             }
             serde_json::Value::String(text) => text.clone(),
             serde_json::Value::Null if key.name.contains("bytes") => "1GiB".into(),
-            serde_json::Value::Null if key.name.ends_with("secret") => "env:SECRET".into(),
-            serde_json::Value::Null if key.name.ends_with("url") => "https://example.org/".into(),
+            serde_json::Value::Null
+                if ["secret", "credentials", ".key"].iter().any(|end| key.name.ends_with(end)) =>
+            {
+                "env:SECRET".into()
+            }
+            serde_json::Value::Null if ["url", "endpoint"].iter().any(|end| key.name.ends_with(end)) => {
+                "https://example.org/".into()
+            }
             serde_json::Value::Null => "/tokens".into(),
             other => other.to_string(),
         };
