@@ -197,9 +197,10 @@ impl Keeper {
     /// Writes what is due at `now`; everything without.
     fn write_due(&mut self, now: Option<Time>) {
         let mut failed = None;
+        let too_much = self.held_bytes() > self.settings.tap.bytes_max;
         for open in self.tables.values_mut() {
             let is_due = |since: Time| now.is_none_or(|now| now >= since + self.settings.flush);
-            let is_large = open.rows.bytes() as u64 >= self.settings.file_bytes;
+            let is_large = too_much || open.rows.bytes() as u64 >= self.settings.file_bytes;
             if open.since.is_some_and(is_due) || (is_large && !open.rows.is_empty()) {
                 open.close();
             }
@@ -215,12 +216,30 @@ impl Keeper {
                 failed = Some(error.to_string());
             }
         }
+        self.let_go();
         if now.is_none() {
             let lost = self.tables.values().flat_map(|open| &open.files).map(File::rows).sum();
             add(&self.counts.no_store, lost);
         }
         if failed.is_some() {
             self.show(failed);
+        }
+    }
+
+    /// Bytes of all rows and files that wait.
+    fn held_bytes(&self) -> usize {
+        self.tables.values().map(Open::held_bytes).sum()
+    }
+
+    /// What a store does not take is bounded over all tables: the oldest file of whoever holds most goes first.
+    fn let_go(&mut self) {
+        let mut held = self.held_bytes();
+        while held > self.settings.tap.bytes_max {
+            let with_files = self.tables.values_mut().filter(|open| !open.files.is_empty());
+            let Some(open) = with_files.max_by_key(|open| open.held_bytes()) else { return };
+            let file = open.files.remove(0);
+            held -= file.len();
+            add(&self.counts.no_store, file.rows());
         }
     }
 
@@ -272,6 +291,10 @@ impl Keeper {
 }
 
 impl Open {
+    fn held_bytes(&self) -> usize {
+        self.rows.bytes() + self.files.iter().map(File::len).sum::<usize>()
+    }
+
     /// Makes a file of the rows that wait.
     fn close(&mut self) {
         let rows = self.rows.len() as u64;
