@@ -25,7 +25,10 @@ pub fn emulator() -> PathBuf {
         let install = ["install", "-y", "-q", "--no-install-recommends", PROGRAM];
         let apt = |arguments: &[&str]| {
             let mut apt = Command::new("apt-get");
-            apt.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+            // somebody else may be installing
+            apt.args(["-o", "DPkg::Lock::Timeout=300"])
+                .args(arguments)
+                .env("DEBIAN_FRONTEND", "noninteractive");
             apt
         };
         if !apt(&install).output().is_ok_and(|output| output.status.success()) {
