@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use gannet_server::config::Config;
+use gannet_registry::TrustMode;
+use gannet_server::config::{Config, TrustConfig};
 
 use super::super::{repository, script, settings};
 use crate::support::{
@@ -83,4 +84,34 @@ fn what_a_first_load_refuses_says_why() {
     let server = Server::start_unready(&folder.path(), with_program);
     let reason = refusal(&server, "m", "1");
     assert!(reason.contains("weights alone"), "{reason}");
+}
+
+#[test]
+fn a_signature_of_a_trusted_key_is_permission_too() {
+    let folder = repository("add_one.pt", false);
+    let (key, public) = (folder.beside("key.pem"), folder.beside("key.pub"));
+    let openssl = |arguments: &[&str]| {
+        let output = std::process::Command::new("openssl").args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let (key_path, public_path) = (key.display().to_string(), public.display().to_string());
+    let curve = "ec_paramgen_curve:P-256";
+    openssl(&["genpkey", "-algorithm", "EC", "-pkeyopt", curve, "-out", &key_path]);
+    openssl(&["pkey", "-in", &key_path, "-pubout", "-out", &public_path]);
+    let trusting = |config: &mut Config| {
+        with_program(config);
+        let keys = vec![public.clone()];
+        config.registry.trust = vec![TrustConfig { models: "m".into(), keys, mode: TrustMode::Warn }];
+    };
+    let server = Server::start_unready(&folder.path(), trusting);
+    let reason = refusal(&server, "m", "1");
+    assert!(reason.contains("model.pt is a program"), "{reason}");
+    drop(server);
+    let version = folder.path().join("m/1").display().to_string();
+    let sign = ["package", "sign", &version, "--model", "m", "--version", "1", "--key", &key_path];
+    let signed = command().args(sign).output().unwrap();
+    assert!(signed.status.success(), "{}", String::from_utf8_lossy(&signed.stderr));
+    let server = Server::start_unready(&folder.path(), trusting);
+    ready(&server, "1");
+    assert_eq!(add(server.http(), "m"), Ok(2.0));
 }

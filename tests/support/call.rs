@@ -133,7 +133,8 @@ pub(crate) fn refusal(server: &Server, model: &str, version: &str) -> String {
         let lines = index(server.http(), model);
         let line = lines.into_iter().find(|line| line.0 == version && line.1 == "UNAVAILABLE");
         found = line.map(|line| line.2).unwrap_or_default();
-        !found.is_empty()
+        // what is known and not loaded yet is called so too
+        !found.is_empty() && found != "unloaded"
     });
     found
 }
