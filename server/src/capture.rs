@@ -79,6 +79,7 @@ impl Capture {
             shown: Arc::clone(&shown),
             stop: Arc::clone(&stop),
             tables: Default::default(),
+            places: Default::default(),
             kept_at: None,
             full: false,
         };

@@ -2,7 +2,7 @@
 //! their bounds. Owns all of its state. Must not know endpoints.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -63,6 +63,8 @@ pub(super) struct Keeper {
     pub(super) stop: Arc<AtomicBool>,
     /// By folder.
     pub(super) tables: BTreeMap<String, Open>,
+    /// The folder of each loaded version's rows, which takes a digest of its columns to say.
+    pub(super) places: HashMap<u64, String>,
     pub(super) kept_at: Option<Time>,
     pub(super) full: bool,
 }
@@ -169,6 +171,11 @@ impl Keeper {
 
     /// The table of a version's rows.
     fn open(&mut self, servable: &Servable) -> Option<&mut Open> {
+        if let Some(place) = self.places.get(&servable.incarnation)
+            && self.tables.contains_key(place)
+        {
+            return self.tables.get_mut(place);
+        }
         let redactor = Redactor::new(servable.settings.redaction.clone(), self.key.clone());
         let layout = Arc::new(Layout::new(&servable.signature, &redactor));
         let place = folder(servable.model.as_str(), &layout);
@@ -191,6 +198,10 @@ impl Keeper {
                 Open { table, layout, rows, date: String::new(), since, files: Vec::new(), retry_at, shown };
             self.tables.insert(place.clone(), open);
         }
+        if self.places.len() >= TABLES_MAX {
+            self.places.clear();
+        }
+        self.places.insert(servable.incarnation, place.clone());
         self.tables.get_mut(&place)
     }
 
