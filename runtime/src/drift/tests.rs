@@ -65,7 +65,7 @@ fn rows_become_a_baseline_that_is_read_as_it_was_written() {
     let Bins::Numeric(bins) = &of(0, 2).bins else { panic!("numbers") };
     assert_eq!(of(0, 2).counts.counts[bins.special()[2]], 100, "missing values have a bin");
     let Bins::Category(classes) = &baseline.outputs[0].features[1].reference.bins else { panic!("classes") };
-    assert_eq!(classes.categories(), ["yes", "no"]);
+    assert_eq!(classes.categories().collect::<Vec<_>>(), ["yes", "no"]);
     assert_eq!(baseline.samples.len(), 0, "rows with texts are not kept");
     let text = serde_json::to_string(&baseline).unwrap();
     assert_eq!(serde_json::from_str::<Baseline>(&text).unwrap(), baseline);

@@ -2,9 +2,10 @@
 //! Counts of the same bins add up over threads and windows, and every score is made of them. Must not know where values
 //! come from.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{collections::BTreeMap, hint::select_unpredictable};
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{StatsError, moments::Moments};
 
@@ -14,7 +15,7 @@ const QUANTILE_BINS: usize = 32;
 const TAILS: [f64; 4] = [0.001, 0.01, 0.99, 0.999];
 /// A value with a larger share has a bin of its own.
 const POINT_MASS: f64 = 0.02;
-/// Edges, padded to a power of two for the search.
+/// Edges of a numeric feature: a bound on what a file may bring.
 const EDGES_MAX: usize = 128;
 /// Categories told apart, each with at least [`CATEGORY_SHARE`] of the reference.
 const CATEGORIES_MAX: usize = 256;
@@ -55,9 +56,7 @@ pub fn quantile_edges(sorted: &[f64], bins: usize) -> Result<Vec<f64>, StatsErro
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "NumericBinsFile", into = "NumericBinsFile")]
 pub struct NumericBins {
-    edges: Vec<f64>,
-    /// The same, padded with infinity.
-    padded: Box<[f64]>,
+    edges: Box<[f64]>,
     least: f64,
     greatest: f64,
 }
@@ -72,7 +71,7 @@ struct NumericBinsFile {
 
 impl From<NumericBins> for NumericBinsFile {
     fn from(bins: NumericBins) -> Self {
-        Self { edges: bins.edges, least: bins.least, greatest: bins.greatest }
+        Self { edges: bins.edges.into(), least: bins.least, greatest: bins.greatest }
     }
 }
 
@@ -114,9 +113,7 @@ impl NumericBins {
         StatsError::check(is_good, "edges", "finite and ascending", f64::NAN)?;
         StatsError::check(edges.len() < EDGES_MAX, "edges", "fewer than 128", edges.len() as f64)?;
         StatsError::check(least <= greatest, "least", "at most the greatest", least)?;
-        let mut padded = vec![f64::INFINITY; edges.len().next_power_of_two().max(1)];
-        padded[..edges.len()].copy_from_slice(&edges);
-        Ok(Self { edges, padded: padded.into(), least, greatest })
+        Ok(Self { edges: edges.into(), least, greatest })
     }
 
     /// How many bins there are, the last four included.
@@ -167,37 +164,66 @@ impl NumericBins {
     /// Edges strictly below, without a branch that depends on the value.
     #[inline]
     fn search(&self, value: f64) -> usize {
-        let (mut at, mut half) = (0, self.padded.len() / 2);
-        while half > 0 {
+        let (mut at, mut left) = (0, self.edges.len());
+        while left > 1 {
+            let half = left / 2;
             // which way it goes is not predictable: a branch would be wrong every other time
-            let behind = self.padded[at + half - 1] < value;
-            at = std::hint::select_unpredictable(behind, at + half, at);
-            half /= 2;
+            at = select_unpredictable(self.edges[at + half - 1] < value, at + half, at);
+            left -= half;
         }
-        at + usize::from(self.padded[at] < value)
+        at + usize::from(self.edges.get(at).is_some_and(|edge| *edge < value))
     }
 }
 
 /// Where the values of a categorical feature fall: a bin for each category that the reference has often enough, then
 /// one for all others, and one for missing ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Vec<String>", into = "Vec<String>")]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub struct CategoryBins {
-    categories: Vec<String>,
-    places: HashMap<String, usize>,
+    /// All of them, one behind the other, and where each ends.
+    text: Box<str>,
+    ends: Box<[u32]>,
+    /// An open hash table: each slot holds a category's place and one, or nothing. It is filled to a half at most, by the
+    /// reference alone, so that no stream of values can make its searches long.
+    slots: Box<[u16]>,
 }
 
 impl From<CategoryBins> for Vec<String> {
     fn from(bins: CategoryBins) -> Self {
-        bins.categories
+        bins.categories().map(str::to_owned).collect()
     }
 }
 
-impl From<Vec<String>> for CategoryBins {
-    fn from(categories: Vec<String>) -> Self {
-        let places =
-            categories.iter().enumerate().map(|(place, category)| (category.clone(), place)).collect();
-        Self { categories, places }
+impl TryFrom<Vec<String>> for CategoryBins {
+    type Error = StatsError;
+
+    fn try_from(categories: Vec<String>) -> Result<Self, StatsError> {
+        StatsError::check(
+            categories.len() <= CATEGORIES_MAX,
+            "categories",
+            "at most 256",
+            categories.len() as f64,
+        )?;
+        let longest = categories.iter().map(String::len).max().unwrap_or(0);
+        StatsError::check(
+            longest <= CATEGORY_BYTES_MAX,
+            "a category's bytes",
+            "at most 256",
+            longest as f64,
+        )?;
+        let mut end = 0;
+        let ends = categories.iter().map(|category| {
+            end += category.len() as u32;
+            end
+        });
+        let (ends, text) = (ends.collect(), categories.concat().into());
+        let mut bins = Self { text, ends, slots: vec![0; 2 * categories.len().next_power_of_two()].into() };
+        for (place, category) in categories.iter().enumerate() {
+            if let Err(slot) = bins.find(category) {
+                bins.slots[slot] = place as u16 + 1;
+            }
+        }
+        Ok(bins)
     }
 }
 
@@ -217,13 +243,18 @@ impl CategoryBins {
             counts.into_iter().filter(|(_, count)| *count as f64 >= rows as f64 * CATEGORY_SHARE).collect();
         often.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         let categories = often.into_iter().take(CATEGORIES_MAX).map(|(value, _)| value.to_owned());
-        categories.collect::<Vec<_>>().into()
+        // there are at most so many, and each is short enough
+        Self::try_from(categories.collect::<Vec<_>>()).unwrap_or_else(|_| Self::none())
+    }
+
+    fn none() -> Self {
+        Self { text: "".into(), ends: Box::default(), slots: vec![0; 2].into() }
     }
 
     /// How many bins there are, the last two included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.categories.len() + 2
+        self.ends.len() + 2
     }
 
     /// There are always two.
@@ -233,22 +264,47 @@ impl CategoryBins {
     }
 
     /// The categories, the most frequent first.
-    #[must_use]
-    pub fn categories(&self) -> &[String] {
-        &self.categories
+    pub fn categories(&self) -> impl ExactSizeIterator<Item = &str> {
+        (0..self.ends.len()).map(|place| self.category(place))
+    }
+
+    #[inline]
+    fn category(&self, place: usize) -> &str {
+        let begin = if place > 0 { self.ends[place - 1] } else { 0 };
+        &self.text[begin as usize..self.ends[place] as usize]
+    }
+
+    /// A category's place, or the slot where it would be.
+    #[inline]
+    fn find(&self, value: &str) -> Result<usize, usize> {
+        let mask = self.slots.len() - 1;
+        let mut slot = xxh3_64(value.as_bytes()) as usize & mask;
+        loop {
+            match usize::from(self.slots[slot]).checked_sub(1) {
+                Some(place) if self.category(place) == value => return Ok(place),
+                Some(_) => slot = (slot + 1) & mask,
+                None => return Err(slot),
+            }
+        }
     }
 
     /// The bin of a category; the bin of all others where the reference does not have it.
     #[must_use]
     #[inline]
     pub fn bin(&self, value: &str) -> usize {
-        self.places.get(value).copied().unwrap_or(self.categories.len())
+        self.find(value).unwrap_or(self.ends.len())
     }
 
     /// The bin of other categories, and of missing ones.
     #[must_use]
     pub fn special(&self) -> [usize; 2] {
-        [self.categories.len(), self.categories.len() + 1]
+        [self.ends.len(), self.ends.len() + 1]
+    }
+
+    /// Bytes on the heap.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.text.len() + 4 * self.ends.len() + 2 * self.slots.len()
     }
 }
 

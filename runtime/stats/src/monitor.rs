@@ -5,6 +5,8 @@
 mod correlation;
 mod thresholds;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use self::correlation::Correlation;
@@ -12,10 +14,11 @@ pub use self::thresholds::Thresholds;
 
 use crate::{
     StatsError,
-    binning::{BinCounts, CategoryBins, NumericBins, coarse},
+    binning::{BinCounts, COARSE_BINS, CategoryBins, NumericBins, coarse},
     detector::{DriftDetector, RateDetector},
-    score::{PsiThreshold, Scores, scores},
-    special::{log_sum_exp, normal_quantile},
+    moments::Moments,
+    score::{PsiThreshold, Scores, psi, scores},
+    special::log_sum_exp,
 };
 
 /// Rows of one bet of the detectors.
@@ -25,7 +28,7 @@ const TOLERATED: f64 = 0.02;
 /// Population stability index that is no drift.
 const PSI_TOLERATED: f64 = 0.02;
 /// Weight of a new window in the smoothed counts.
-const SMOOTHING: f64 = 0.2;
+const SMOOTHING: f32 = 0.2;
 /// Lag-1 correlation above which batches are no longer nearly independent. Measured: at 0.5 the statistic came to its
 /// threshold without any drift, at 0.3 it stayed far below.
 const CORRELATION_MAX: f64 = 0.3;
@@ -74,9 +77,8 @@ impl Bins {
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Numeric(bins) => 8 * (bins.edges().len() + bins.edges().len().next_power_of_two()),
-            // each text twice, with its place
-            Self::Category(bins) => bins.categories().iter().map(|text| 2 * text.len() + 64).sum(),
+            Self::Numeric(bins) => 8 * bins.edges().len(),
+            Self::Category(bins) => bins.bytes(),
         }
     }
 
@@ -92,7 +94,7 @@ impl Bins {
             }
             Self::Category(bins) => {
                 let special = ["<other>", "<missing>"].map(str::to_owned);
-                bins.categories().iter().cloned().chain(special).collect()
+                bins.categories().map(str::to_owned).chain(special).collect()
             }
         }
     }
@@ -105,6 +107,17 @@ impl Bins {
             (Self::Numeric(bins), _) => bins.special()[2],
             (Self::Category(bins), Value::Text(value)) => bins.bin(value),
             (Self::Category(bins), _) => bins.special()[1],
+        }
+    }
+
+    /// How many of these values were finite numbers.
+    fn finite(&self, counts: &[u64]) -> u64 {
+        match self {
+            Self::Numeric(bins) => {
+                let [.., above, _, _] = bins.special();
+                counts[..=above].iter().sum()
+            }
+            Self::Category(_) => 0,
         }
     }
 
@@ -147,42 +160,33 @@ impl Reference {
 /// One feature being watched.
 #[derive(Debug, Clone)]
 pub struct FeatureMonitor {
-    reference: Reference,
-    /// By bin: the detector's.
-    coarse: Vec<u8>,
-    /// By bin: its place among the rare ones, or [`NOT_RARE`].
-    rare_of: Vec<u8>,
-    detector: Option<DriftDetector>,
-    rare: Vec<RareBin>,
-    batch: Vec<u64>,
-    batch_rows: u64,
-    window: BinCounts,
+    reference: Arc<Reference>,
+    /// By bin: the detector's in the lower half, and in the upper one its number among the rare ones, from one.
+    places: Box<[u8]>,
+    /// The detector's bins.
+    coarse_bins: usize,
+    detector: Option<DriftDetector<f32>>,
+    rare: Box<[(&'static str, RateDetector)]>,
+    /// Bins of the rows since the last bet, in their order.
+    batch: [u16; BATCH_ROWS as usize],
+    batch_rows: usize,
+    window: Box<[u32]>,
     sums: Sums,
-    /// The reference's mean.
-    center: f64,
     last: Option<Window>,
-    smoothed: Vec<f64>,
+    smoothed: Box<[f32]>,
     correlation: Correlation,
-    /// Scores of the coarse bins, for the correlation.
-    places: Vec<f64>,
 }
 
-/// Of no rare bin.
-const NOT_RARE: u8 = u8::MAX;
+/// Rare bins of a feature, at most, and one for all others.
+const RARE_MAX: usize = 5;
 
 /// Finite values of a window, less the reference's mean: sums, so that no value waits for a division of the one before.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sums {
-    n: u64,
+    /// The reference's mean.
+    center: f64,
     sum: f64,
     squares: f64,
-}
-
-#[derive(Debug, Clone)]
-struct RareBin {
-    name: &'static str,
-    detector: RateDetector,
-    batch: u64,
 }
 
 /// A window that is over.
@@ -205,87 +209,91 @@ impl FeatureMonitor {
     ///
     /// # Errors
     /// [`StatsError`] for a reference without values, or whose counts do not fit its bins.
-    pub fn new(reference: Reference) -> Result<Self, StatsError> {
-        let bins = reference.bins.count();
-        StatsError::check_length("counts", bins, reference.counts.counts.len())?;
+    pub fn new(reference: impl Into<Arc<Reference>>) -> Result<Self, StatsError> {
+        let reference: Arc<Reference> = reference.into();
+        let (bins, counts) = (reference.bins.count(), &reference.counts.counts);
+        StatsError::check_length("counts", bins, counts.len())?;
         let rows = reference.counts.rows();
         StatsError::check(rows > 0, "reference", "at least 1 row", 0.0)?;
-        let coarse = coarse(&reference.counts.counts);
+        let coarse = coarse(counts);
         let count = coarse.last().map_or(0, |last| last + 1);
         let mut shares = vec![0.0; count];
-        coarse.iter().zip(&reference.counts.counts).for_each(|(bin, n)| shares[*bin] += *n as f64);
+        coarse.iter().zip(counts).for_each(|(bin, n)| shares[*bin] += *n as f64);
         // what the reference never had may come all the same
         let total: f64 = rows as f64 + 0.5 * count as f64;
         shares.iter_mut().for_each(|share| *share = (*share + 0.5) / total);
-        let tolerance = DriftDetector::tolerance(TOLERATED, count, rows);
+        let tolerance = DriftDetector::<f32>::tolerance(TOLERATED, count, rows);
         let detector = if count > 1 { Some(DriftDetector::new(&shares, tolerance)?) } else { None };
-        let rare = reference.bins.rare().into_iter().map(|(name, bin)| {
+        let mut places: Box<[u8]> = coarse.iter().map(|bin| *bin as u8).collect();
+        let rare = (1..).zip(reference.bins.rare()).map(|(number, (name, bin))| {
+            places[bin] |= number << 4;
             // what a short reference happens not to have may be there all the same: two standard errors, and the rule
             // of three
-            let count = reference.counts.counts[bin] as f64;
+            let count = counts[bin] as f64;
             let rate = ((count + 2.0 * count.sqrt() + 3.0) / rows as f64).min(1.0);
-            Ok(RareBin { name, detector: RateDetector::new(rate)?, batch: 0 })
+            Ok((name, RateDetector::new(rate)?))
         });
-        let mut rare_of = vec![NOT_RARE; bins];
-        for (place, (_, bin)) in reference.bins.rare().into_iter().enumerate() {
-            rare_of[bin] = place as u8;
-        }
-        let place = |bin: usize| normal_quantile((bin as f64 + 0.5) / count as f64);
         Ok(Self {
             rare: rare.collect::<Result<_, StatsError>>()?,
-            places: (0..count).map(place).collect(),
-            coarse: coarse.iter().map(|bin| *bin as u8).collect(),
-            rare_of,
-            sums: Sums::default(),
-            center: reference.counts.moments.mean(),
+            places,
+            coarse_bins: count,
             detector,
-            batch: vec![0; count],
+            batch: [0; BATCH_ROWS as usize],
             batch_rows: 0,
-            window: BinCounts::new(bins),
+            window: vec![0; bins].into(),
+            sums: Sums { center: reference.counts.moments.mean(), ..Sums::default() },
             last: None,
-            smoothed: reference.counts.counts.iter().map(|n| *n as f64 / rows as f64).collect(),
+            smoothed: counts.iter().map(|n| (*n as f64 / rows as f64) as f32).collect(),
             correlation: Correlation::default(),
             reference,
         })
     }
 
     /// Takes one value.
+    #[inline]
     pub fn push(&mut self, value: Value<'_>) {
         let bin = self.reference.bins.bin(value);
-        self.window.counts[bin] += 1;
+        self.window[bin] = self.window[bin].saturating_add(1);
         if let Value::Number(value) = value
             && value.is_finite()
         {
-            let off = value - self.center;
-            self.sums.n += 1;
+            let off = value - self.sums.center;
             self.sums.sum += off;
             self.sums.squares += off * off;
         }
-        let place = usize::from(self.coarse[bin]);
-        self.batch[place] += 1;
-        self.correlation.push(self.places[place]);
+        self.batch[self.batch_rows] = bin as u16;
         self.batch_rows += 1;
-        let rare = self.rare_of[bin];
-        if rare != NOT_RARE {
-            self.rare[usize::from(rare)].batch += 1;
-        }
-        if self.batch_rows == BATCH_ROWS {
+        if self.batch_rows == self.batch.len() {
             self.bet();
         }
     }
 
+    /// Bets on the rows of a batch.
+    #[inline(never)]
     fn bet(&mut self) {
+        let (mut coarse, mut rare) = ([0; COARSE_BINS], [0; RARE_MAX]);
+        let block = self.batch.map(|bin| {
+            let place = self.places[usize::from(bin)];
+            rare[usize::from(place >> 4) % RARE_MAX] += 1;
+            place & 15
+        });
+        block.iter().for_each(|bin| coarse[usize::from(*bin) % COARSE_BINS] += 1);
         if let Some(detector) = &mut self.detector {
-            // the bins are those it was made of
-            let _ = detector.take(&self.batch);
+            detector.take(&coarse);
         }
-        for rare in &mut self.rare {
-            rare.detector.take(rare.batch, self.batch_rows);
-            rare.batch = 0;
+        for ((_, detector), events) in self.rare.iter_mut().zip(&rare[1..]) {
+            detector.take(*events, BATCH_ROWS);
         }
-        self.correlation.turn();
-        self.batch.fill(0);
+        self.correlation.take(&block, self.coarse_bins);
         self.batch_rows = 0;
+    }
+
+    /// Whether the evidence has come to `h`: most looks are over without a logarithm.
+    #[must_use]
+    pub fn is_at(&self, h: f64) -> bool {
+        let most = |most: f64, (_, detector): &(&str, RateDetector)| most.max(detector.log_e_most());
+        let distribution = self.detector.as_ref().map_or(0.0, DriftDetector::log_e_most);
+        self.rare.iter().fold(distribution, most) >= h && self.log_e() >= h
     }
 
     /// The evidence that the feature changed, as a logarithm: half of it is bet on its distribution, half on what is
@@ -294,36 +302,37 @@ impl FeatureMonitor {
     pub fn log_e(&self) -> f64 {
         let rare = (0.5 / self.rare.len() as f64).ln();
         let distribution = self.detector.as_ref().map_or(0.0, DriftDetector::log_e) + 0.5f64.ln();
-        let rare = self.rare.iter().map(|bin| rare + bin.detector.log_e());
+        let rare = self.rare.iter().map(|(_, detector)| rare + detector.log_e());
         log_sum_exp(rare.chain([distribution]))
     }
 
     /// What is rare and has come more often, the strongest evidence first; those with evidence above `log_e`.
     #[must_use]
     pub fn rare_above(&self, log_e: f64) -> Vec<&'static str> {
-        let mut found: Vec<&RareBin> = self.rare.iter().filter(|bin| bin.detector.log_e() > log_e).collect();
-        found.sort_by(|a, b| b.detector.log_e().total_cmp(&a.detector.log_e()));
-        found.into_iter().map(|bin| bin.name).collect()
+        let known = self.rare.iter().map(|(name, detector)| (*name, detector.log_e()));
+        let mut found: Vec<(&str, f64)> = known.filter(|(_, evidence)| *evidence > log_e).collect();
+        found.sort_by(|a, b| b.1.total_cmp(&a.1));
+        found.into_iter().map(|(name, _)| name).collect()
     }
 
     /// Evidence begins anew, after an alarm.
     pub fn reset(&mut self) {
         self.detector.iter_mut().for_each(DriftDetector::reset);
-        self.rare.iter_mut().for_each(|bin| bin.detector.reset());
+        self.rare.iter_mut().for_each(|(_, detector)| detector.reset());
     }
 
     /// Ends the window: how far it is from the reference, and from which index on that is more than chance. `None` when it has
     /// no rows.
     pub fn end_window(&mut self, thresholds: &mut Thresholds) -> Option<&Window> {
-        let rows = self.window.rows();
+        let rows = self.rows();
         if rows == 0 {
             return None;
         }
         let counts = self.counted();
-        self.window.counts.fill(0);
-        self.sums = Sums::default();
+        self.window.fill(0);
+        self.sums = Sums { center: self.sums.center, ..Sums::default() };
         for (smoothed, count) in self.smoothed.iter_mut().zip(&counts.counts) {
-            *smoothed += SMOOTHING * (*count as f64 / rows as f64 - *smoothed);
+            *smoothed += SMOOTHING * (*count as f32 / rows as f32 - *smoothed);
         }
         let window = self.judge(counts, thresholds).ok()?;
         Some(&*self.last.insert(window))
@@ -331,11 +340,12 @@ impl FeatureMonitor {
 
     /// The window's counts with its moments.
     fn counted(&self) -> BinCounts {
-        let Sums { n, sum, squares } = self.sums;
+        let Sums { center, sum, squares } = self.sums;
+        let counts: Vec<u64> = self.window.iter().map(|count| u64::from(*count)).collect();
+        let n = self.reference.bins.finite(&counts);
         let mean = if n > 0 { sum / n as f64 } else { 0.0 };
         let variance = if n > 1 { (squares - sum * mean).max(0.0) / (n - 1) as f64 } else { 0.0 };
-        let counts = self.window.counts.clone();
-        BinCounts { counts, moments: crate::moments::Moments::of(n, self.center + mean, variance) }
+        BinCounts { counts, moments: Moments::of(n, center + mean, variance) }
     }
 
     fn judge(&self, counts: BinCounts, thresholds: &mut Thresholds) -> Result<Window, StatsError> {
@@ -349,12 +359,13 @@ impl FeatureMonitor {
             alpha: thresholds.alpha,
         };
         let rows = reference.rows() as f64;
-        let smoothed: Vec<u64> = self.smoothed.iter().map(|share| (share * rows).round() as u64).collect();
+        let smoothed: Vec<u64> =
+            self.smoothed.iter().map(|share| (f64::from(*share) * rows).round() as u64).collect();
         Ok(Window {
             scores: scores(&reference.counts, &counts.counts)?,
             psi_threshold: thresholds.of(threshold)?,
             wasserstein: self.wasserstein(&counts),
-            psi_smoothed: scores(&reference.counts, &smoothed)?.psi_debiased(),
+            psi_smoothed: psi(&reference.counts, &smoothed)?,
             counts,
         })
     }
@@ -398,28 +409,28 @@ impl FeatureMonitor {
     /// The window that is under way, as if it were over; `None` while it has no rows.
     #[must_use]
     pub fn under_way(&self, thresholds: &mut Thresholds) -> Option<Window> {
-        (self.window.rows() > 0).then(|| self.judge(self.counted(), thresholds).ok()).flatten()
+        (self.rows() > 0).then(|| self.judge(self.counted(), thresholds).ok()).flatten()
     }
 
     /// Bytes that it takes, those of its reference included.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let words = self.coarse.len().div_ceil(4)
-            + self.batch.len()
-            + self.places.len()
-            + self.smoothed.len()
-            + self.window.counts.len()
-            + self.reference.counts.counts.len()
-            + self.last.as_ref().map_or(0, |last| last.counts.counts.len());
+        let counts = self.reference.counts.counts.len();
+        let last = self.last.as_ref().map_or(0, |last| last.counts.counts.len());
         let detector = self.detector.as_ref().map_or(0, DriftDetector::bytes);
-        let rare = self.rare.iter().map(|rare| size_of::<RareBin>() + rare.detector.bytes()).sum::<usize>();
-        size_of::<Self>() + words * 8 + detector + rare + self.reference.bins.bytes()
+        size_of::<Self>()
+            + size_of::<Reference>()
+            + self.reference.bins.bytes()
+            + size_of::<u64>() * (counts + last)
+            + (size_of::<u32>() + size_of::<f32>() + size_of::<u8>()) * counts
+            + detector
+            + size_of_val(&*self.rare)
     }
 
     /// Rows of the window that is under way.
     #[must_use]
     pub fn rows(&self) -> u64 {
-        self.window.rows()
+        self.window.iter().map(|count| u64::from(*count)).sum()
     }
 
     /// What it is held against.

@@ -56,7 +56,7 @@ pub fn scores(reference: &[u64], current: &[u64]) -> Result<Scores, StatsError> 
     let smooth = |count: u64, n: f64| (count as f64 + SMOOTHING) / (n + SMOOTHING * bins);
     let mut scores = Scores {
         psi: 0.0,
-        psi_bias: (bins - 1.0) * (1.0 / n + 1.0 / m),
+        psi_bias: bias(bins, n, m),
         js_divergence: 0.0,
         total_variation: 0.0,
         hellinger: 0.0,
@@ -78,6 +78,29 @@ pub fn scores(reference: &[u64], current: &[u64]) -> Result<Scores, StatsError> 
     }
     scores.hellinger = scores.hellinger.sqrt();
     Ok(scores)
+}
+
+/// The population stability index alone, less its bias, at least 0: as [`Scores::psi_debiased`], at a fraction of the
+/// cost.
+///
+/// # Errors
+/// As [`scores`].
+pub fn psi(reference: &[u64], current: &[u64]) -> Result<f64, StatsError> {
+    StatsError::check_length("current", reference.len(), current.len())?;
+    let (n, m) = (total("reference", reference)?, total("current", current)?);
+    let bins = reference.len() as f64;
+    let smooth = |count: u64, n: f64| (count as f64 + SMOOTHING) / (n + SMOOTHING * bins);
+    let of = |(a, b): (&u64, &u64)| {
+        let (p, q) = (smooth(*a, n), smooth(*b, m));
+        (q - p) * (q / p).ln()
+    };
+    let psi: f64 = reference.iter().zip(current).map(of).sum();
+    Ok((psi - bias(bins, n, m)).max(0.0))
+}
+
+/// What the index is for the same law, on average.
+fn bias(bins: f64, n: f64, m: f64) -> f64 {
+    (bins - 1.0) * (1.0 / n + 1.0 / m)
 }
 
 impl Scores {

@@ -1,51 +1,53 @@
 //! Whether a value says something of the next one, beside what the mean of both says: measured within blocks, so that
 //! a change of the mean is not taken for it. Must not know what the values are.
 
+use std::sync::LazyLock;
+
+use crate::{binning::COARSE_BINS, special::normal_quantile};
+
 /// Weight of what was known when a block is over: about 50 blocks count.
 const MEMORY: f64 = 0.98;
 /// Values before it is believed.
 const ROWS_MIN: f64 = 500.0;
+/// Steps of a score of one: whole numbers add up without waiting for each other.
+const STEPS: f64 = 1024.0;
+
+/// By number of bins, the normal score of each.
+static SCORES: LazyLock<[[i32; COARSE_BINS]; COARSE_BINS + 1]> = LazyLock::new(|| {
+    let mut scores = [[0; COARSE_BINS]; COARSE_BINS + 1];
+    for (bins, scores) in scores.iter_mut().enumerate() {
+        for (bin, score) in scores.iter_mut().take(bins).enumerate() {
+            *score = (normal_quantile((bin as f64 + 0.5) / bins as f64) * STEPS).round() as i32;
+        }
+    }
+    scores
+});
 
 /// Correlation of each value with the one before.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Correlation {
-    block: Block,
     rows: f64,
     products: f64,
     squares: f64,
 }
 
-#[derive(Debug, Clone, Default)]
-struct Block {
-    first: f64,
-    last: f64,
-    n: f64,
-    sum: f64,
-    squares: f64,
-    products: f64,
-}
-
 impl Correlation {
-    #[inline]
-    pub(super) fn push(&mut self, value: f64) {
-        let block = &mut self.block;
-        if block.n > 0.0 {
-            block.products += block.last * value;
-        } else {
-            block.first = value;
+    /// Takes a block of values that follow each other, each by its bin of `bins`.
+    pub(super) fn take(&mut self, block: &[u8], bins: usize) {
+        let ([first, ..], [.., last]) = (block, block) else { return };
+        let scores = &SCORES[bins.min(COARSE_BINS)];
+        let score = |bin: &u8| scores[usize::from(*bin) % COARSE_BINS];
+        let (mut sum, mut squares, mut products, mut before) = (0, 0, 0, 0);
+        for bin in block {
+            let score = score(bin);
+            sum += score;
+            squares += score * score;
+            products += score * before;
+            before = score;
         }
-        block.last = value;
-        block.n += 1.0;
-        block.sum += value;
-        block.squares += value * value;
-    }
-
-    /// Ends a block.
-    pub(super) fn turn(&mut self) {
-        let Block { first, last, n, sum, squares, products } = std::mem::take(&mut self.block);
-        if n < 2.0 {
-            return;
-        }
+        let n = block.len() as f64;
+        let (first, last) = (f64::from(score(first)), f64::from(score(last)));
+        let (sum, squares, products) = (f64::from(sum), f64::from(squares), f64::from(products));
         let mean = sum / n;
         // the mean is the block's own, which makes neighbours look a little opposed
         let bias = (squares - n * mean * mean) / n;
@@ -56,6 +58,6 @@ impl Correlation {
     }
 
     pub(super) fn value(&self) -> Option<f64> {
-        (self.rows >= ROWS_MIN && self.squares > 1e-9).then(|| self.products / self.squares)
+        (self.rows >= ROWS_MIN && self.squares > 1.0).then(|| self.products / self.squares)
     }
 }

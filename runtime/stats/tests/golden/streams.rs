@@ -78,7 +78,7 @@ fn laws_closest_in_the_ball() {
 #[test]
 fn the_mixture_detector_goes_the_reference_trace() {
     for case in Golden::read("edetector.json").at("cases").items() {
-        let mut detector = DriftDetector::new(&case.at("p").numbers(), case.number("eps")).unwrap();
+        let mut detector = DriftDetector::<f64>::new(&case.at("p").numbers(), case.number("eps")).unwrap();
         let (h, expected, mut alarms) = (case.number("h"), case.at("log_stat").numbers(), Vec::new());
         for (index, batch) in case.at("batches").items().into_iter().enumerate() {
             let log_e = detector.add(&batch.counts()).unwrap();
