@@ -398,13 +398,13 @@ impl Watched {
 
     fn report(&self, h: f64, thresholds: &mut Thresholds) -> FeatureReport {
         let reference = self.monitor.reference();
-        let under_way =
-            if self.monitor.window().is_none() { self.monitor.under_way(thresholds) } else { None };
-        let window: Option<&Window> = self.monitor.window().or(under_way.as_ref());
+        let window: Option<Window> =
+            self.monitor.window(thresholds).or_else(|| self.monitor.under_way(thresholds));
+        let window = window.as_ref();
         let is_numeric = matches!(reference.bins, Bins::Numeric(_));
-        let shares = |counts: &[u64]| {
-            let total = counts.iter().sum::<u64>().max(1) as f64;
-            counts.iter().map(|count| *count as f64 / total).collect::<Vec<f64>>()
+        let shares = |counts: &[u32]| {
+            let total = counts.iter().map(|count| f64::from(*count)).sum::<f64>().max(1.0);
+            counts.iter().map(|count| f64::from(*count) / total).collect::<Vec<f64>>()
         };
         let newcomers = self.newcomers.top(NEWCOMERS_MAX).into_iter();
         FeatureReport {
@@ -428,7 +428,7 @@ impl Watched {
             newcomers: newcomers.map(|(text, count)| (text.to_owned(), count)).collect(),
             bins: reference.bins.names(),
             reference: shares(&reference.counts.counts),
-            current: window.map_or_else(Vec::new, |window| shares(&window.counts.counts)),
+            current: window.map_or_else(Vec::new, |window| shares(&window.counts)),
         }
     }
 }

@@ -51,27 +51,76 @@ pub fn quantile_edges(sorted: &[f64], bins: usize) -> Result<Vec<f64>, StatsErro
     Ok(edges)
 }
 
+/// A number as bins tell numbers apart: in 32 bits, at most the greatest one of these; as a whole number that is greater
+/// for a greater one, since whole numbers are compared sooner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key(u32);
+
+/// The bit of a number's sign.
+const SIGN: u32 = 1 << 31;
+
+impl Key {
+    /// What is missing.
+    pub(crate) const MISSING: Self = Self(u32::MAX);
+    /// What is not finite.
+    const NOT_FINITE: Self = Self(u32::MAX - 1);
+
+    #[inline]
+    pub(crate) fn of(value: f64) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "the nearest one is meant")]
+        let narrow = value as f32;
+        if narrow.is_finite() {
+            // both zeros are one
+            let bits = (narrow + 0.0).to_bits();
+            return Self(bits ^ ((bits.cast_signed() >> 31).cast_unsigned() | SIGN));
+        }
+        match value {
+            value if !value.is_finite() => Self::NOT_FINITE,
+            _ => Self::of(f64::from(f32::MAX.copysign(narrow))),
+        }
+    }
+
+    /// A bin that is known already.
+    #[inline]
+    pub(crate) fn of_bin(bin: usize) -> Self {
+        Self(u32::try_from(bin).unwrap_or(u32::MAX))
+    }
+
+    #[inline]
+    pub(crate) fn bin(self) -> usize {
+        self.0 as usize
+    }
+
+    #[inline]
+    fn value(self) -> f32 {
+        let is_negative = self.0 & SIGN == 0;
+        f32::from_bits(if is_negative { !self.0 } else { self.0 ^ SIGN })
+    }
+}
+
 /// Where the values of a numeric feature fall. Behind the bins between edges come four more: below and above all of
 /// the reference, missing, and not finite.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "NumericBinsFile", into = "NumericBinsFile")]
 pub struct NumericBins {
-    edges: Box<[f64]>,
-    least: f64,
-    greatest: f64,
+    /// Behind them, as many of the greatest as make 32.
+    edges: Box<[Key]>,
+    count: u8,
+    least: Key,
+    greatest: Key,
 }
 
 /// As it is written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct NumericBinsFile {
-    edges: Vec<f64>,
-    least: f64,
-    greatest: f64,
+    edges: Vec<f32>,
+    least: f32,
+    greatest: f32,
 }
 
 impl From<NumericBins> for NumericBinsFile {
     fn from(bins: NumericBins) -> Self {
-        Self { edges: bins.edges.into(), least: bins.least, greatest: bins.greatest }
+        Self { edges: bins.edges(), least: bins.least.value(), greatest: bins.greatest() }
     }
 }
 
@@ -89,7 +138,8 @@ impl NumericBins {
     /// # Errors
     /// [`StatsError`] when no value is finite.
     pub fn of(values: &[f64]) -> Result<Self, StatsError> {
-        let mut sorted: Vec<f64> = values.iter().copied().filter(|x| x.is_finite()).collect();
+        let finite = values.iter().filter(|x| x.is_finite());
+        let mut sorted: Vec<f64> = finite.map(|x| f64::from(Key::of(*x).value())).collect();
         sorted.sort_by(f64::total_cmp);
         let mut edges = quantile_edges(&sorted, QUANTILE_BINS)?;
         edges.extend(TAILS.map(|share| quantile(&sorted, share)));
@@ -100,26 +150,32 @@ impl NumericBins {
             edges.extend(below.checked_sub(1).map(|index| sorted[index]));
             edges.push(equal[0]);
         }
-        edges.sort_by(f64::total_cmp);
+        let narrow = |value| Key::of(value).value();
+        let mut edges: Vec<f32> = edges.into_iter().map(narrow).collect();
+        edges.sort_by(f32::total_cmp);
         edges.dedup();
-        let (least, greatest) = (sorted[0], sorted[sorted.len() - 1]);
+        let [least, greatest] = [sorted[0], sorted[sorted.len() - 1]].map(narrow);
         // what lies on the last edge or before is all there is: nothing is behind it
         edges.retain(|edge| *edge < greatest);
         Self::with(edges, least, greatest)
     }
 
-    fn with(edges: Vec<f64>, least: f64, greatest: f64) -> Result<Self, StatsError> {
+    fn with(edges: Vec<f32>, least: f32, greatest: f32) -> Result<Self, StatsError> {
         let is_good = edges.is_sorted_by(|a, b| a < b) && edges.iter().all(|edge| edge.is_finite());
         StatsError::check(is_good, "edges", "finite and ascending", f64::NAN)?;
         StatsError::check(edges.len() < EDGES_MAX, "edges", "fewer than 128", edges.len() as f64)?;
-        StatsError::check(least <= greatest, "least", "at most the greatest", least)?;
-        Ok(Self { edges: edges.into(), least, greatest })
+        StatsError::check(least <= greatest, "least", "at most the greatest", f64::from(least))?;
+        let key = |value| Key::of(f64::from(value));
+        let count = edges.len() as u8;
+        let mut edges: Vec<Key> = edges.into_iter().map(key).collect();
+        edges.resize(edges.len().max(SHORT), Key::MISSING);
+        Ok(Self { edges: edges.into(), count, least: key(least), greatest: key(greatest) })
     }
 
     /// How many bins there are, the last four included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.edges.len() + 5
+        usize::from(self.count) + 5
     }
 
     /// There is always one.
@@ -130,50 +186,90 @@ impl NumericBins {
 
     /// The edges between the bins, ascending.
     #[must_use]
-    pub fn edges(&self) -> &[f64] {
-        &self.edges
+    pub fn edges(&self) -> Vec<f32> {
+        self.edges[..usize::from(self.count)].iter().map(|edge| edge.value()).collect()
     }
 
     /// The greatest value of the reference.
     #[must_use]
-    pub fn greatest(&self) -> f64 {
-        self.greatest
+    pub fn greatest(&self) -> f32 {
+        self.greatest.value()
+    }
+
+    /// Bytes on the heap.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.edges)
     }
 
     /// The bins of values below the reference, above it, missing, and not finite.
     #[must_use]
     pub fn special(&self) -> [usize; 4] {
-        let first = self.edges.len() + 1;
+        let first = usize::from(self.count) + 1;
         [first, first + 1, first + 2, first + 3]
     }
 
     /// The bin of a value: as many edges as are strictly below it, unless it is beyond the reference.
     #[must_use]
-    #[inline]
     pub fn bin(&self, value: f64) -> usize {
-        let [below, above, _, not_finite] = self.special();
-        if value >= self.least && value <= self.greatest {
-            return self.search(value);
-        }
-        if !value.is_finite() {
-            return not_finite;
-        }
-        if value < self.least { below } else { above }
+        let mut bin = [0];
+        self.find(&[Key::of(value)], &mut bin);
+        bin[0]
     }
 
-    /// Edges strictly below, without a branch that depends on the value.
+    /// The bin of each value.
     #[inline]
-    fn search(&self, value: f64) -> usize {
-        let (mut at, mut left) = (0, self.edges.len());
-        while left > 1 {
-            let half = left / 2;
-            // which way it goes is not predictable: a branch would be wrong every other time
-            at = select_unpredictable(self.edges[at + half - 1] < value, at + half, at);
-            left -= half;
+    pub(crate) fn find(&self, values: &[Key], bins: &mut [usize]) {
+        match self.edges.len() {
+            0..=LONG => self.find_among::<SHORT>(values, bins),
+            _ => self.find_among::<LONG>(values, bins),
         }
-        at + usize::from(self.edges.get(at).is_some_and(|edge| *edge < value))
+    }
+
+    /// Among `W` to `2 * W` edges, in as many steps for every value, none of them a branch, so that no value waits for
+    /// the one before.
+    #[inline]
+    fn find_among<const W: usize>(&self, values: &[Key], bins: &mut [usize]) {
+        let (Some(first), Some(last)) = (self.edges.first_chunk::<W>(), self.edges.last_chunk::<W>()) else {
+            return;
+        };
+        let rest = self.edges.len() - W;
+        let pivot = if rest > 0 { self.edges[rest - 1] } else { Key::MISSING };
+        for (value, bin) in values.iter().zip(bins) {
+            let is_behind = pivot < *value;
+            let part = select_unpredictable(is_behind, last, first);
+            // three edges at a time, which do not wait for each other
+            let is_below = |at: usize| usize::from(part[at] < *value);
+            let (far, near) = (W / 4, W / 16);
+            let mut at = far * (is_below(far - 1) + is_below(2 * far - 1) + is_below(3 * far - 1));
+            at +=
+                near * (is_below(at + near - 1) + is_below(at + 2 * near - 1) + is_below(at + 3 * near - 1));
+            let mut found = at;
+            for next in 0..near {
+                found += is_below(at + next);
+            }
+            *bin = select_unpredictable(is_behind, rest, 0) + found;
+            if *value < self.least || *value > self.greatest {
+                *bin = self.special_of(*value);
+            }
+        }
+    }
+
+    #[cold]
+    fn special_of(&self, value: Key) -> usize {
+        let [below, above, missing, not_finite] = self.special();
+        match value {
+            Key::MISSING => missing,
+            Key::NOT_FINITE => not_finite,
+            value if value < self.least => below,
+            _ => above,
+        }
     }
 }
+
+/// Edges that are looked at together, where there are at most twice as many; and otherwise.
+const SHORT: usize = 32;
+const LONG: usize = 64;
 
 /// Where the values of a categorical feature fall: a bin for each category that the reference has often enough, then
 /// one for all others, and one for missing ones.
@@ -312,7 +408,7 @@ impl CategoryBins {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct BinCounts {
     /// By bin.
-    pub counts: Vec<u64>,
+    pub counts: Vec<u32>,
     /// Of the finite values.
     pub moments: Moments,
 }
@@ -329,10 +425,10 @@ impl BinCounts {
     pub fn push(&mut self, bins: &NumericBins, value: Option<f64>) {
         match value {
             Some(value) => {
-                self.counts[bins.bin(value)] += 1;
+                self.count(bins.bin(value), 1);
                 self.moments.push(value);
             }
-            None => self.counts[bins.special()[2]] += 1,
+            None => self.count(bins.special()[2], 1),
         }
     }
 
@@ -340,7 +436,13 @@ impl BinCounts {
     #[inline]
     pub fn push_category(&mut self, bins: &CategoryBins, value: Option<&str>) {
         let bin = value.map_or(bins.special()[1], |value| bins.bin(value));
-        self.counts[bin] += 1;
+        self.count(bin, 1);
+    }
+
+    /// Counts `rows` more in a bin; four thousand million are as many as can be told.
+    #[inline]
+    pub fn count(&mut self, bin: usize, rows: u32) {
+        self.counts[bin] = self.counts[bin].saturating_add(rows);
     }
 
     /// Takes all that `other` took in the same bins.
@@ -349,7 +451,7 @@ impl BinCounts {
     /// [`StatsError`] when the bins are not as many.
     pub fn merge(&mut self, other: &Self) -> Result<(), StatsError> {
         StatsError::check_length("counts", self.counts.len(), other.counts.len())?;
-        self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
+        self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a = a.saturating_add(*b));
         self.moments.merge(&other.moments);
         Ok(())
     }
@@ -357,22 +459,22 @@ impl BinCounts {
     /// Values taken.
     #[must_use]
     pub fn rows(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts.iter().map(|count| u64::from(*count)).sum()
     }
 }
 
 /// For each bin, which of at most [`COARSE_BINS`] coarser ones it belongs to: neighbours together, of about equal
 /// shares. What the reference never saw goes with the last.
 #[must_use]
-pub fn coarse(reference: &[u64]) -> Vec<usize> {
-    let total = reference.iter().sum::<u64>().max(1) as f64;
+pub fn coarse(reference: &[u32]) -> Vec<usize> {
+    let total = reference.iter().map(|count| f64::from(*count)).sum::<f64>().max(1.0);
     let filled = reference.iter().filter(|count| **count > 0).count().max(1);
     let bins = COARSE_BINS.min(filled);
     let (mut below, mut at, mut started) = (0.0, 0, 0.0);
     reference
         .iter()
         .map(|count| {
-            let share = *count as f64 / total;
+            let share = f64::from(*count) / total;
             // the next one begins where this bin's middle lies beyond the border, but never before it holds something
             let next = (at + 1) as f64 / bins as f64;
             if started > 0.0 && share > 0.0 && below + share / 2.0 > next && at + 1 < bins {
@@ -393,7 +495,7 @@ mod tests {
 
     fn normal(rows: usize) -> Vec<f64> {
         let mut random = Random::new(3);
-        (0..rows).map(|_| random.normal()).collect()
+        (0..rows).map(|_| f64::from(Key::of(random.normal()).value())).collect()
     }
 
     #[test]
@@ -402,9 +504,30 @@ mod tests {
         let bins = NumericBins::of(&values).unwrap();
         assert_eq!(bins.edges().len(), 35, "31 quantiles and four tails");
         let [below, above, missing, not_finite] = bins.special();
-        for value in values.iter().chain(bins.edges()) {
-            assert_eq!(bins.bin(*value), bins.edges().iter().filter(|edge| *edge < value).count());
+        let edges: Vec<f64> = bins.edges().iter().map(|edge| f64::from(*edge)).collect();
+        let all: Vec<f64> = values.iter().chain(&edges).copied().collect();
+        for value in &all {
+            assert_eq!(bins.bin(*value), edges.iter().filter(|edge| *edge < value).count());
         }
+        for count in [0, 1, 31, 32, 33, 63, 64, 65, 100, 127] {
+            let edges: Vec<f32> = (0..count).map(|edge| edge as f32).collect();
+            let bins = NumericBins::with(edges, -1.0, 200.0).unwrap();
+            for value in -1..=200 {
+                let (whole, half) = (f64::from(value), f64::from(value) + 0.5);
+                assert_eq!(bins.bin(whole), value.clamp(0, count) as usize, "{whole} of {count}");
+                assert_eq!(
+                    bins.bin(half.min(200.0)),
+                    (value + 1).clamp(0, count) as usize,
+                    "{half} of {count}"
+                );
+            }
+        }
+        let ascending = [f64::MIN, -1e30, -1.0, -1e-30, 0.0, 1e-30, 1.0, 1e30, f64::MAX, f64::NAN];
+        assert!(ascending.map(Key::of).is_sorted_by(|a, b| a < b) && Key::of(-0.0) == Key::of(0.0));
+        assert_eq!(
+            [f64::MIN, -2.5, 0.0, 7.0].map(|value| Key::of(value).value()),
+            [f32::MIN, -2.5, 0.0, 7.0]
+        );
         assert_eq!(
             [bins.bin(-9.0), bins.bin(9.0), bins.bin(f64::NAN), bins.bin(f64::INFINITY)],
             [below, above, not_finite, not_finite]
@@ -429,7 +552,7 @@ mod tests {
         values.iter().for_each(|value| counts.push(&bins, Some(*value)));
         assert_eq!(counts.counts[bins.bin(0.0)], 500);
         let constant = NumericBins::of(&[7.0; 50]).unwrap();
-        assert_eq!((constant.edges(), constant.bin(7.0), constant.bin(7.1)), (&[][..], 0, 2));
+        assert_eq!((constant.edges(), constant.bin(7.0), constant.bin(7.1)), (vec![], 0, 2));
         assert!(NumericBins::of(&[f64::NAN]).is_err());
     }
 

@@ -7,11 +7,7 @@
 //! stays within the tolerance. Statistics of several detectors may be averaged (not their logarithms).
 
 pub use self::real::Real;
-use crate::{
-    StatsError,
-    binning::COARSE_BINS,
-    special::{log_sum_exp, normal_quantile},
-};
+use crate::{StatsError, binning::COARSE_BINS, special::log_sum_exp};
 
 mod real;
 
@@ -20,17 +16,22 @@ const LOCATIONS: [f64; 4] = [0.3, -0.3, 0.6, -0.6];
 const SCALES: [f64; 4] = [0.15, -0.15, 0.3, -0.3];
 /// Experts that bet on them.
 const FIXED: usize = LOCATIONS.len() + SCALES.len();
-/// Rows that the experts which learn remember. The last one does not bet: with it they are as many as are computed at
-/// once.
-const MEMORIES: [f64; LEARNERS] = [256.0, 1024.0, 4096.0, f64::INFINITY];
-const LEARNERS: usize = 4;
-/// Those that bet.
-const LEARNERS_BET: usize = 3;
+/// Rows that the experts which learn remember.
+const MEMORIES: [f64; LEARNERS] = [256.0, 1024.0, 4096.0];
+const LEARNERS: usize = 3;
+/// Laws that are computed at once: one more than there are, of which nobody asks.
+const LANES: usize = 4;
 /// Weight of the reference in what they expect, in rows.
 const PRIOR_ROWS: f32 = 32.0;
 
-/// How much more often than tolerated an event may come, for each expert of [`RateDetector`].
-const RATES: [f64; 5] = [1.25, 1.5, 2.0, 4.0, 8.0];
+/// How much more often than tolerated an event may come, for each expert of [`RateDetector`], and the logarithm of it.
+const RATES: [(f64, f32); 5] = [
+    (1.25, 0.223_143_55),
+    (1.5, 0.405_465_1),
+    (2.0, std::f32::consts::LN_2),
+    (4.0, 2.0 * std::f32::consts::LN_2),
+    (8.0, 3.0 * std::f32::consts::LN_2),
+];
 
 /// The law of the ball of total variation `epsilon` around `p` that is closest to `q`.
 ///
@@ -69,7 +70,8 @@ fn cuts<R: Real, const N: usize>(p: &[R], q: &[[R; N]], epsilon: R) -> ([R; N], 
             for lane in 0..N {
                 let next = (mass_p[lane] + sign * epsilon) / mass_q[lane];
                 // nothing beyond the cut, or nothing left to move: it stays
-                let is_nearer = mass_q[lane] > R::default() && sign * (reciprocal[lane] - next) > R::default();
+                let is_nearer =
+                    mass_q[lane] > R::default() && sign * (reciprocal[lane] - next) > R::default();
                 moved |= is_nearer;
                 reciprocal[lane] = if is_nearer { next } else { reciprocal[lane] };
             }
@@ -82,30 +84,67 @@ fn cuts<R: Real, const N: usize>(p: &[R], q: &[[R; N]], epsilon: R) -> ([R; N], 
     (side(R::from(-1.0)), side(one))
 }
 
-/// The logarithms of the ratios to bet on each of `N` laws against every law around `p`; zero where there is nothing to
-/// bet on.
-#[inline]
-fn write_tables<R: Real, const N: usize>(p: &[R], q: &[[R; N]], epsilon: R, tables: &mut [[R; N]]) {
-    let (low, high) = cuts(p, q, epsilon);
-    for ((table, p), q) in tables.iter_mut().zip(p).zip(q) {
-        for lane in 0..N {
-            table[lane] = (q[lane] / *p).max(low[lane]).min(high[lane]);
-        }
-    }
-    tables.as_flattened_mut().iter_mut().for_each(|ratio| *ratio = ratio.ln());
-}
-
 /// Watches the bins of one feature.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DriftDetector<R = f64> {
     p: Box<[R]>,
     epsilon: R,
-    /// By bin, what each expert bets.
-    fixed: Box<[[R; FIXED]]>,
+    fixed: Tilts<R>,
     fixed_wealth: [R; FIXED],
-    /// By bin, what each expert that learns knows.
-    known: Box<[[R; LEARNERS]]>,
+    /// What each expert that learns knows of each bin, and what it bets.
+    known: Box<[[R; COARSE_BINS]; LEARNERS]>,
+    learnt: Box<[[R; COARSE_BINS]; LEARNERS]>,
     learning_wealth: [R; LEARNERS],
+    /// Batches from one look at what is known to the next.
+    looks_every: u8,
+    waits: u8,
+}
+
+/// Laws that are the reference's, tilted: the logarithm of a bin's ratio is a multiple of its normal score, or of that
+/// one's square less one, less a constant, and cut.
+#[derive(Debug, Clone, PartialEq)]
+struct Tilts<R> {
+    constant: [R; FIXED],
+    low: [R; FIXED],
+    high: [R; FIXED],
+}
+
+impl<R: Real> Tilts<R> {
+    fn new(p: &[f64], epsilon: f64) -> Self {
+        let tilted = |(p, s): (&f64, &f64)| {
+            let mut raw = [0.0; FIXED];
+            let locations = LOCATIONS.iter().map(|by| by * s);
+            let tilts = locations.chain(SCALES.iter().map(|by| by * (s * s - 1.0)));
+            raw.iter_mut().zip(tilts).for_each(|(raw, tilt)| *raw = p * tilt.exp());
+            raw
+        };
+        let mut laws: Vec<[f64; FIXED]> = p.iter().zip(f64::normal_scores(p.len())).map(tilted).collect();
+        let mut sums = [0.0; FIXED];
+        laws.iter().for_each(|raw| sums.iter_mut().zip(raw).for_each(|(sum, raw)| *sum += raw));
+        laws.iter_mut().for_each(|raw| raw.iter_mut().zip(&sums).for_each(|(raw, sum)| *raw /= sum));
+        let (low, high) = cuts(p, &laws, epsilon);
+        let logarithms = |of: [f64; FIXED]| of.map(|value| R::of(value.ln()));
+        Self { constant: logarithms(sums), low: logarithms(low), high: logarithms(high) }
+    }
+
+    /// What all of them bet on a batch.
+    #[inline]
+    fn bets(&self, counts: &[R]) -> [R; FIXED] {
+        let mut bets = [R::default(); FIXED];
+        for (count, score) in counts.iter().zip(R::normal_scores(counts.len())) {
+            let square = *score * *score - R::from(1.0);
+            let mut tilts = [R::default(); FIXED];
+            for lane in 0..LOCATIONS.len() {
+                tilts[lane] = R::of(LOCATIONS[lane]) * *score;
+                tilts[lane + LOCATIONS.len()] = R::of(SCALES[lane]) * square;
+            }
+            for lane in 0..FIXED {
+                let ratio = tilts[lane] - self.constant[lane];
+                bets[lane] += *count * ratio.max(self.low[lane]).min(self.high[lane]);
+            }
+        }
+        bets
+    }
 }
 
 impl<R: Real> DriftDetector<R> {
@@ -118,30 +157,30 @@ impl<R: Real> DriftDetector<R> {
         let least = p.iter().copied().fold(f64::INFINITY, f64::min);
         StatsError::check(least > 0.0, "p", "shares above 0", least)?;
         StatsError::check((0.0..1.0).contains(&epsilon), "epsilon", "0 or more, below 1", epsilon)?;
-        let bins = p.len() as f64;
-        let tilted = |(bin, p): (usize, &f64)| {
-            let s = normal_quantile((bin as f64 + 0.5) / bins);
-            let mut raw = [0.0; FIXED];
-            let locations = LOCATIONS.iter().map(|by| by * s);
-            let tilts = locations.chain(SCALES.iter().map(|by| by * (s * s - 1.0)));
-            raw.iter_mut().zip(tilts).for_each(|(raw, tilt)| *raw = p * tilt.exp());
-            raw
-        };
-        let mut laws: Vec<[f64; FIXED]> = p.iter().enumerate().map(tilted).collect();
-        for expert in 0..FIXED {
-            let sum: f64 = laws.iter().map(|raw| raw[expert]).sum();
-            laws.iter_mut().for_each(|raw| raw[expert] /= sum);
-        }
-        let mut fixed = vec![[0.0; FIXED]; p.len()];
-        write_tables(p, &laws, epsilon, &mut fixed);
         Ok(Self {
             p: p.iter().map(|p| R::of(*p)).collect(),
             epsilon: R::of(epsilon),
-            fixed: fixed.into_iter().map(|table| table.map(R::of)).collect(),
+            fixed: Tilts::new(p, epsilon),
             fixed_wealth: Default::default(),
-            known: vec![Default::default(); p.len()].into(),
+            known: Box::default(),
+            learnt: Box::default(),
             learning_wealth: Default::default(),
+            looks_every: 1,
+            waits: 0,
         })
+    }
+
+    /// Experts that learn look at what they know every so many batches: what they bet meanwhile is a little old, which
+    /// is no less fair.
+    #[must_use]
+    pub fn looking_every(self, batches: u8) -> Self {
+        Self { looks_every: batches.max(1), ..self }
+    }
+
+    /// Bins of the reference.
+    #[must_use]
+    pub fn bins(&self) -> usize {
+        self.p.len()
     }
 
     /// The tolerance that covers `tolerated` and the mean error of a reference of `rows` rows in `bins` bins.
@@ -160,92 +199,110 @@ impl<R: Real> DriftDetector<R> {
     pub fn add(&mut self, counts: &[u64]) -> Result<f64, StatsError> {
         StatsError::check_length("counts", self.p.len(), counts.len())?;
         let mut taken = [0; COARSE_BINS];
-        taken.iter_mut().zip(counts).for_each(|(taken, count)| *taken = u32::try_from(*count).unwrap_or(u32::MAX));
+        taken
+            .iter_mut()
+            .zip(counts)
+            .for_each(|(taken, count)| *taken = u32::try_from(*count).unwrap_or(u32::MAX));
         self.take(&taken);
         Ok(self.log_e())
     }
 
     /// Takes one batch of rows, counted by bin; what is beyond the reference's bins is left out.
     pub fn take(&mut self, counts: &[u32; COARSE_BINS]) {
-        let bins = self.p.len();
-        let mut rows = R::default();
-        let counts = counts.map(|count| R::of(f64::from(count)));
-        counts[..bins].iter().for_each(|count| rows += *count);
+        let bins = self.bins();
+        let mut taken = [R::default(); COARSE_BINS];
+        taken.iter_mut().zip(counts).take(bins).for_each(|(taken, count)| *taken = R::of(f64::from(*count)));
+        stake(&mut self.fixed_wealth, self.fixed.bets(&taken[..bins]));
         // what they know bets before it learns
-        let tables = self.learnt();
-        stake(&mut self.fixed_wealth, &counts, &self.fixed);
-        stake(&mut self.learning_wealth, &counts, &tables[..bins]);
-        let keep = MEMORIES.map(|memory| (R::from(1.0) - rows / R::of(memory)).max(R::default()));
-        for (known, count) in self.known.iter_mut().zip(counts) {
-            for lane in 0..LEARNERS {
-                known[lane] = known[lane] * keep[lane] + count;
-            }
+        if self.waits == 0 {
+            self.look();
+            self.waits = self.looks_every;
+        }
+        self.waits -= 1;
+        let rows = sum(&taken, &[R::from(1.0); COARSE_BINS]);
+        stake(&mut self.learning_wealth, self.learnt.each_ref().map(|learnt| sum(&taken, learnt)));
+        for (known, memory) in self.known.iter_mut().zip(MEMORIES) {
+            let keep = (R::from(1.0) - rows / R::of(memory)).max(R::default());
+            known.iter_mut().zip(&taken).for_each(|(known, taken)| *known = *known * keep + *taken);
         }
     }
 
-    /// What the experts that learn bet on now, by bin.
-    #[inline]
-    fn learnt(&self) -> [[R; LEARNERS]; COARSE_BINS] {
+    /// What is known becomes what is bet on.
+    #[inline(never)]
+    fn look(&mut self) {
         let prior = R::from(PRIOR_ROWS);
-        let mut totals = [prior; LEARNERS];
-        for known in &self.known {
-            for lane in 0..LEARNERS {
-                totals[lane] += known[lane];
+        let mut laws = [[R::default(); LANES]; COARSE_BINS];
+        let mut totals = [prior; LANES];
+        for (bin, (law, p)) in laws.iter_mut().zip(&self.p).enumerate() {
+            self.known.iter().zip(&mut *law).for_each(|(known, law)| *law = known[bin]);
+            for lane in 0..LANES {
+                totals[lane] += law[lane];
+                law[lane] += prior * *p;
             }
         }
+        let laws = &mut laws[..self.p.len()];
         let shares = totals.map(|total| R::from(1.0) / total);
-        let mut laws = [[R::default(); LEARNERS]; COARSE_BINS];
-        for ((law, known), p) in laws.iter_mut().zip(&self.known).zip(&self.p) {
-            for lane in 0..LEARNERS {
-                law[lane] = (known[lane] + prior * *p) * shares[lane];
+        laws.iter_mut().for_each(|law| (0..LANES).for_each(|lane| law[lane] = law[lane] * shares[lane]));
+        let (low, high) = cuts(&self.p, laws, self.epsilon);
+        for (law, p) in laws.iter_mut().zip(&self.p) {
+            let one = R::from(1.0) / *p;
+            for lane in 0..LANES {
+                law[lane] = (law[lane] * one).max(low[lane]).min(high[lane]);
             }
         }
-        let mut tables = [[R::default(); LEARNERS]; COARSE_BINS];
-        let bins = self.p.len();
-        write_tables(&self.p, &laws[..bins], self.epsilon, &mut tables[..bins]);
-        tables
+        laws.as_flattened_mut().iter_mut().for_each(|ratio| *ratio = ratio.ln());
+        for (bin, law) in laws.iter().enumerate() {
+            self.learnt.iter_mut().zip(law).for_each(|(learnt, law)| learnt[bin] = *law);
+        }
     }
 
     /// The statistic after the last batch.
     #[must_use]
     pub fn log_e(&self) -> f64 {
         let fixed = (0.5 / FIXED as f64).ln();
-        let learning = (0.5 / LEARNERS_BET as f64).ln();
+        let learning = (0.5 / LEARNERS as f64).ln();
         let fixed = self.fixed_wealth.iter().map(|wealth| fixed + (*wealth).into());
-        let learning = self.learning_wealth[..LEARNERS_BET].iter().map(|wealth| learning + (*wealth).into());
+        let learning = self.learning_wealth.iter().map(|wealth| learning + (*wealth).into());
         log_sum_exp(fixed.chain(learning))
     }
 
     /// What the statistic is at most: the most that an expert has, which costs no logarithm.
     #[must_use]
     pub fn log_e_most(&self) -> f64 {
-        let all = self.fixed_wealth.iter().chain(&self.learning_wealth[..LEARNERS_BET]);
+        let all = self.fixed_wealth.iter().chain(&self.learning_wealth);
         all.fold(f64::NEG_INFINITY, |most, wealth| most.max((*wealth).into()))
     }
 
     /// Bytes on the heap.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.p.len() * size_of::<R>() * (1 + FIXED + LEARNERS)
+        size_of::<R>() * (self.p.len() + 2 * LEARNERS * COARSE_BINS)
     }
 
     /// Begins anew, after an alarm.
     pub fn reset(&mut self) {
         self.fixed_wealth = Default::default();
         self.learning_wealth = Default::default();
-        self.known.fill(Default::default());
+        *self.known = Default::default();
+        self.waits = 0;
     }
 }
 
-/// Every expert bets on the batch what it has, or one where that is less.
+/// The sum of products, in four parts, of which none waits for another.
 #[inline]
-fn stake<R: Real, const N: usize>(wealth: &mut [R; N], counts: &[R], tables: &[[R; N]]) {
-    let mut bets = [R::default(); N];
-    for (count, table) in counts.iter().zip(tables) {
-        for lane in 0..N {
-            bets[lane] += *count * table[lane];
+fn sum<R: Real>(a: &[R; COARSE_BINS], b: &[R; COARSE_BINS]) -> R {
+    let mut parts = [R::default(); 4];
+    for (a, b) in a.as_chunks::<4>().0.iter().zip(b.as_chunks::<4>().0) {
+        for lane in 0..4 {
+            parts[lane] += a[lane] * b[lane];
         }
     }
+    (parts[0] + parts[1]) + (parts[2] + parts[3])
+}
+
+/// Every expert bets what it has, or one where that is less.
+#[inline]
+fn stake<R: Real, const N: usize>(wealth: &mut [R; N], bets: [R; N]) {
     for lane in 0..N {
         wealth[lane] = wealth[lane].max(R::default()) + bets[lane];
     }
@@ -255,13 +312,12 @@ fn stake<R: Real, const N: usize>(wealth: &mut [R; N], counts: &[R], tables: &[[
 /// A distance of distributions would not see two in a hundred become six.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RateDetector {
-    limit: f64,
-    /// Experts whose rate is one: as many of the first.
-    experts: usize,
-    /// Logarithms of each expert's ratio for a row with the event, and for one without.
-    with: [f64; RATES.len()],
-    without: [f64; RATES.len()],
-    wealth: [f64; RATES.len()],
+    limit: f32,
+    /// Experts whose rate is below one: as many of the first.
+    experts: u8,
+    /// The logarithm of each expert's ratio for a row without the event; for one with it, that of its times.
+    without: [f32; RATES.len()],
+    wealth: [f32; RATES.len()],
 }
 
 impl RateDetector {
@@ -272,19 +328,21 @@ impl RateDetector {
     pub fn new(reference: f64) -> Result<Self, StatsError> {
         StatsError::check((0.0..=1.0).contains(&reference), "reference", "a rate from 0 to 1", reference)?;
         let limit = (1.5 * reference).max(reference + 0.001).min(1.0);
-        let experts = RATES.iter().filter(|times| *times * limit < 1.0).count();
-        let (mut with, mut without) = ([0.0; RATES.len()], [0.0; RATES.len()]);
-        for (expert, times) in RATES.iter().enumerate().take(experts) {
-            with[expert] = times.ln();
-            without[expert] = ((1.0 - times * limit) / (1.0 - limit)).ln();
+        let mut detector =
+            Self { limit: limit as f32, experts: 0, without: Default::default(), wealth: Default::default() };
+        for ((times, _), without) in RATES.iter().zip(&mut detector.without) {
+            if times * limit < 1.0 {
+                detector.experts += 1;
+                *without = ((1.0 - times * limit) / (1.0 - limit)).ln() as f32;
+            }
         }
-        Ok(Self { limit, experts, with, without, wealth: [0.0; RATES.len()] })
+        Ok(detector)
     }
 
     /// The highest rate that raises no alarm.
     #[must_use]
     pub fn limit(&self) -> f64 {
-        self.limit
+        f64::from(self.limit)
     }
 
     /// Takes one batch of rows, `events` of them with the event, and gives the statistic.
@@ -295,9 +353,10 @@ impl RateDetector {
 
     /// Takes one batch of rows.
     pub fn take(&mut self, events: u64, rows: u64) {
-        let (events, others) = (events as f64, rows.saturating_sub(events) as f64);
-        for (expert, wealth) in self.wealth.iter_mut().enumerate() {
-            *wealth = wealth.max(0.0) + events * self.with[expert] + others * self.without[expert];
+        let (events, others) = (events as f32, rows.saturating_sub(events) as f32);
+        let experts = usize::from(self.experts).min(RATES.len());
+        for (expert, wealth) in self.wealth[..experts].iter_mut().enumerate() {
+            *wealth = wealth.max(0.0) + events * RATES[expert].1 + others * self.without[expert];
         }
     }
 
@@ -307,20 +366,20 @@ impl RateDetector {
         if self.experts == 0 {
             return 0.0;
         }
-        let weight = -(self.experts as f64).ln();
-        log_sum_exp(self.wealth[..self.experts].iter().map(|wealth| weight + wealth))
+        let weight = -f64::from(self.experts).ln();
+        log_sum_exp(self.wealth[..usize::from(self.experts)].iter().map(|wealth| weight + f64::from(*wealth)))
     }
 
     /// What the statistic is at most: the most that an expert has, which costs no logarithm.
     #[must_use]
     pub fn log_e_most(&self) -> f64 {
         // one that does not bet has nothing
-        self.wealth.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+        f64::from(self.wealth.iter().copied().fold(f32::NEG_INFINITY, f32::max))
     }
 
     /// Begins anew, after an alarm.
     pub fn reset(&mut self) {
-        self.wealth = [0.0; RATES.len()];
+        self.wealth = Default::default();
     }
 }
 
@@ -339,7 +398,10 @@ mod tests {
         }
         let mut alarmed = (1..).map(|_| detector.add(&[400, 300, 200, 100]).unwrap());
         assert!(alarmed.position(|log_e| log_e > 20.0).unwrap() < 10);
-        assert!(DriftDetector::<f64>::new(&[0.5, 0.0], 0.1).is_err() && DriftDetector::<f64>::new(&[1.0], 0.1).is_err());
+        assert!(
+            DriftDetector::<f64>::new(&[0.5, 0.0], 0.1).is_err()
+                && DriftDetector::<f64>::new(&[1.0], 0.1).is_err()
+        );
         assert!(detector.add(&[1, 2]).is_err());
     }
 

@@ -14,9 +14,8 @@ pub use self::thresholds::Thresholds;
 
 use crate::{
     StatsError,
-    binning::{BinCounts, COARSE_BINS, CategoryBins, NumericBins, coarse},
+    binning::{BinCounts, COARSE_BINS, CategoryBins, Key, NumericBins, coarse},
     detector::{DriftDetector, RateDetector},
-    moments::Moments,
     score::{PsiThreshold, Scores, psi, scores},
     special::log_sum_exp,
 };
@@ -77,7 +76,7 @@ impl Bins {
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Numeric(bins) => 8 * bins.edges().len(),
+            Self::Numeric(bins) => bins.bytes(),
             Self::Category(bins) => bins.bytes(),
         }
     }
@@ -87,7 +86,7 @@ impl Bins {
     pub fn names(&self) -> Vec<String> {
         match self {
             Self::Numeric(bins) => {
-                let edges = bins.edges().iter().map(|edge| format!("<= {edge}"));
+                let edges = bins.edges().into_iter().map(|edge| format!("<= {edge}"));
                 let last = format!("<= {}", bins.greatest());
                 let special = ["below", "above", "missing", "not finite"].map(str::to_owned);
                 edges.chain([last]).chain(special).collect()
@@ -107,17 +106,6 @@ impl Bins {
             (Self::Numeric(bins), _) => bins.special()[2],
             (Self::Category(bins), Value::Text(value)) => bins.bin(value),
             (Self::Category(bins), _) => bins.special()[1],
-        }
-    }
-
-    /// How many of these values were finite numbers.
-    fn finite(&self, counts: &[u64]) -> u64 {
-        match self {
-            Self::Numeric(bins) => {
-                let [.., above, _, _] = bins.special();
-                counts[..=above].iter().sum()
-            }
-            Self::Category(_) => 0,
         }
     }
 
@@ -163,37 +151,35 @@ pub struct FeatureMonitor {
     reference: Arc<Reference>,
     /// By bin: the detector's in the lower half, and in the upper one its number among the rare ones, from one.
     places: Box<[u8]>,
-    /// The detector's bins.
-    coarse_bins: usize,
     detector: Option<DriftDetector<f32>>,
-    rare: Box<[(&'static str, RateDetector)]>,
-    /// Bins of the rows since the last bet, in their order.
-    batch: [u16; BATCH_ROWS as usize],
-    batch_rows: usize,
+    rare: Box<[RateDetector]>,
+    is_numeric: bool,
+    /// Values that came last, in their order: numbers as they are, texts by their bins.
+    block: [Key; BLOCK_ROWS],
+    block_rows: u8,
+    /// Rows since the last bet, and how many of them fell into each bin.
+    batch_rows: u8,
+    batch: Box<[u8]>,
     window: Box<[u32]>,
-    sums: Sums,
-    last: Option<Window>,
+    last: Option<Box<[u32]>>,
     smoothed: Box<[f32]>,
     correlation: Correlation,
 }
 
-/// Rare bins of a feature, at most, and one for all others.
-const RARE_MAX: usize = 5;
+/// Batches after which the experts that learn look at what they know.
+const LOOKS_EVERY: u8 = 8;
+/// Values that wait for their bins.
+const BLOCK_ROWS: usize = 16;
 
-/// Finite values of a window, less the reference's mean: sums, so that no value waits for a division of the one before.
-#[derive(Debug, Clone, Copy, Default)]
-struct Sums {
-    /// The reference's mean.
-    center: f64,
-    sum: f64,
-    squares: f64,
+fn rows_of(counts: &[u32]) -> u64 {
+    counts.iter().map(|count| u64::from(*count)).sum()
 }
 
 /// A window that is over.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Window {
     /// Where its values fell.
-    pub counts: BinCounts,
+    pub counts: Box<[u32]>,
     /// How far that is from the reference.
     pub scores: Scores,
     /// The index above which it differs by more than is tolerated.
@@ -218,32 +204,36 @@ impl FeatureMonitor {
         let coarse = coarse(counts);
         let count = coarse.last().map_or(0, |last| last + 1);
         let mut shares = vec![0.0; count];
-        coarse.iter().zip(counts).for_each(|(bin, n)| shares[*bin] += *n as f64);
+        coarse.iter().zip(counts).for_each(|(bin, n)| shares[*bin] += f64::from(*n));
         // what the reference never had may come all the same
         let total: f64 = rows as f64 + 0.5 * count as f64;
         shares.iter_mut().for_each(|share| *share = (*share + 0.5) / total);
         let tolerance = DriftDetector::<f32>::tolerance(TOLERATED, count, rows);
-        let detector = if count > 1 { Some(DriftDetector::new(&shares, tolerance)?) } else { None };
+        let detector = match count {
+            0 | 1 => None,
+            _ => Some(DriftDetector::new(&shares, tolerance)?.looking_every(LOOKS_EVERY)),
+        };
         let mut places: Box<[u8]> = coarse.iter().map(|bin| *bin as u8).collect();
-        let rare = (1..).zip(reference.bins.rare()).map(|(number, (name, bin))| {
+        let rare = (1..).zip(reference.bins.rare()).map(|(number, (_, bin))| {
             places[bin] |= number << 4;
             // what a short reference happens not to have may be there all the same: two standard errors, and the rule
             // of three
-            let count = counts[bin] as f64;
+            let count = f64::from(counts[bin]);
             let rate = ((count + 2.0 * count.sqrt() + 3.0) / rows as f64).min(1.0);
-            Ok((name, RateDetector::new(rate)?))
+            RateDetector::new(rate)
         });
         Ok(Self {
             rare: rare.collect::<Result<_, StatsError>>()?,
             places,
-            coarse_bins: count,
             detector,
-            batch: [0; BATCH_ROWS as usize],
+            is_numeric: matches!(reference.bins, Bins::Numeric(_)),
+            block: [Key::MISSING; BLOCK_ROWS],
+            block_rows: 0,
             batch_rows: 0,
+            batch: vec![0; bins].into(),
             window: vec![0; bins].into(),
-            sums: Sums { center: reference.counts.moments.mean(), ..Sums::default() },
             last: None,
-            smoothed: counts.iter().map(|n| (*n as f64 / rows as f64) as f32).collect(),
+            smoothed: counts.iter().map(|n| (f64::from(*n) / rows as f64) as f32).collect(),
             correlation: Correlation::default(),
             reference,
         })
@@ -252,46 +242,72 @@ impl FeatureMonitor {
     /// Takes one value.
     #[inline]
     pub fn push(&mut self, value: Value<'_>) {
-        let bin = self.reference.bins.bin(value);
-        self.window[bin] = self.window[bin].saturating_add(1);
-        if let Value::Number(value) = value
-            && value.is_finite()
-        {
-            let off = value - self.sums.center;
-            self.sums.sum += off;
-            self.sums.squares += off * off;
-        }
-        self.batch[self.batch_rows] = bin as u16;
-        self.batch_rows += 1;
-        if self.batch_rows == self.batch.len() {
-            self.bet();
+        let held = match value {
+            Value::Number(value) if self.is_numeric => Key::of(value),
+            _ => self.held(value),
+        };
+        self.block[usize::from(self.block_rows) % BLOCK_ROWS] = held;
+        self.block_rows += 1;
+        if usize::from(self.block_rows) == BLOCK_ROWS {
+            self.end_block();
         }
     }
 
-    /// Bets on the rows of a batch.
+    /// What stands for a text, or for what is missing.
+    fn held(&self, value: Value<'_>) -> Key {
+        match (&self.reference.bins, value) {
+            (Bins::Numeric(_), _) => Key::MISSING,
+            (Bins::Category(bins), Value::Text(text)) => Key::of_bin(bins.bin(text)),
+            (Bins::Category(bins), _) => Key::of_bin(bins.special()[1]),
+        }
+    }
+
+    /// Finds the bins of a block, counts, and bets where a batch is full.
     #[inline(never)]
-    fn bet(&mut self) {
-        let (mut coarse, mut rare) = ([0; COARSE_BINS], [0; RARE_MAX]);
-        let block = self.batch.map(|bin| {
-            let place = self.places[usize::from(bin)];
-            rare[usize::from(place >> 4) % RARE_MAX] += 1;
-            place & 15
-        });
-        block.iter().for_each(|bin| coarse[usize::from(*bin) % COARSE_BINS] += 1);
+    fn end_block(&mut self) {
+        let rows = usize::from(std::mem::take(&mut self.block_rows)).min(BLOCK_ROWS);
+        let (block, mut bins) = (&self.block[..rows], [0; BLOCK_ROWS]);
+        match &self.reference.bins {
+            Bins::Numeric(of) => of.find(block, &mut bins),
+            Bins::Category(_) => bins.iter_mut().zip(block).for_each(|(bin, held)| *bin = held.bin()),
+        }
+        let batch = &mut *self.batch;
+        bins[..rows].iter().for_each(|bin| batch[*bin] += 1);
+        if self.correlation.is_listening() {
+            let scores = self.detector.as_ref().map_or(1, DriftDetector::bins);
+            self.correlation.take(bins[..rows].iter().map(|bin| self.places[*bin] & 15), scores);
+        }
+        self.batch_rows += rows as u8;
+        if u64::from(self.batch_rows) >= BATCH_ROWS {
+            self.end_batch();
+        }
+    }
+
+    /// Counts a batch, and bets on it.
+    #[inline(never)]
+    fn end_batch(&mut self) {
+        let rows = u64::from(std::mem::take(&mut self.batch_rows));
+        let (mut coarse, mut rare) = ([0; COARSE_BINS], [0; COARSE_BINS]);
+        for ((count, window), place) in self.batch.iter().zip(&mut self.window).zip(&self.places) {
+            let count = u32::from(*count);
+            *window = window.saturating_add(count);
+            coarse[usize::from(place & 15)] += count;
+            rare[usize::from(place >> 4)] += count;
+        }
+        self.batch.fill(0);
         if let Some(detector) = &mut self.detector {
             detector.take(&coarse);
         }
-        for ((_, detector), events) in self.rare.iter_mut().zip(&rare[1..]) {
-            detector.take(*events, BATCH_ROWS);
+        for (detector, events) in self.rare.iter_mut().zip(&rare[1..]) {
+            detector.take(u64::from(*events), rows);
         }
-        self.correlation.take(&block, self.coarse_bins);
-        self.batch_rows = 0;
+        self.correlation.end_batch();
     }
 
     /// Whether the evidence has come to `h`: most looks are over without a logarithm.
     #[must_use]
     pub fn is_at(&self, h: f64) -> bool {
-        let most = |most: f64, (_, detector): &(&str, RateDetector)| most.max(detector.log_e_most());
+        let most = |most: f64, detector: &RateDetector| most.max(detector.log_e_most());
         let distribution = self.detector.as_ref().map_or(0.0, DriftDetector::log_e_most);
         self.rare.iter().fold(distribution, most) >= h && self.log_e() >= h
     }
@@ -302,14 +318,15 @@ impl FeatureMonitor {
     pub fn log_e(&self) -> f64 {
         let rare = (0.5 / self.rare.len() as f64).ln();
         let distribution = self.detector.as_ref().map_or(0.0, DriftDetector::log_e) + 0.5f64.ln();
-        let rare = self.rare.iter().map(|(_, detector)| rare + detector.log_e());
+        let rare = self.rare.iter().map(|detector| rare + detector.log_e());
         log_sum_exp(rare.chain([distribution]))
     }
 
     /// What is rare and has come more often, the strongest evidence first; those with evidence above `log_e`.
     #[must_use]
     pub fn rare_above(&self, log_e: f64) -> Vec<&'static str> {
-        let known = self.rare.iter().map(|(name, detector)| (*name, detector.log_e()));
+        let names = self.reference.bins.rare().into_iter().map(|(name, _)| name);
+        let known = names.zip(self.rare.iter().map(RateDetector::log_e));
         let mut found: Vec<(&str, f64)> = known.filter(|(_, evidence)| *evidence > log_e).collect();
         found.sort_by(|a, b| b.1.total_cmp(&a.1));
         found.into_iter().map(|(name, _)| name).collect()
@@ -318,119 +335,115 @@ impl FeatureMonitor {
     /// Evidence begins anew, after an alarm.
     pub fn reset(&mut self) {
         self.detector.iter_mut().for_each(DriftDetector::reset);
-        self.rare.iter_mut().for_each(|(_, detector)| detector.reset());
+        self.rare.iter_mut().for_each(RateDetector::reset);
     }
 
-    /// Ends the window: how far it is from the reference, and from which index on that is more than chance. `None` when it has
-    /// no rows.
-    pub fn end_window(&mut self, thresholds: &mut Thresholds) -> Option<&Window> {
+    /// Ends the window: how far it is from the reference, and from which index on that is more than chance. `None` when it
+    /// has no rows.
+    pub fn end_window(&mut self, thresholds: &mut Thresholds) -> Option<Window> {
+        // a bet may be on fewer rows
+        if self.block_rows > 0 {
+            self.end_block();
+        }
+        if self.batch_rows > 0 {
+            self.end_batch();
+        }
         let rows = self.rows();
         if rows == 0 {
             return None;
         }
-        let counts = self.counted();
-        self.window.fill(0);
-        self.sums = Sums { center: self.sums.center, ..Sums::default() };
-        for (smoothed, count) in self.smoothed.iter_mut().zip(&counts.counts) {
-            *smoothed += SMOOTHING * (*count as f32 / rows as f32 - *smoothed);
+        for (smoothed, count) in self.smoothed.iter_mut().zip(&self.window) {
+            *smoothed += SMOOTHING * ((f64::from(*count) / rows as f64) as f32 - *smoothed);
         }
-        let window = self.judge(counts, thresholds).ok()?;
-        Some(&*self.last.insert(window))
+        let last = std::mem::replace(&mut self.window, vec![0; self.places.len()].into());
+        self.last = Some(last);
+        self.window(thresholds)
     }
 
-    /// The window's counts with its moments.
-    fn counted(&self) -> BinCounts {
-        let Sums { center, sum, squares } = self.sums;
-        let counts: Vec<u64> = self.window.iter().map(|count| u64::from(*count)).collect();
-        let n = self.reference.bins.finite(&counts);
-        let mean = if n > 0 { sum / n as f64 } else { 0.0 };
-        let variance = if n > 1 { (squares - sum * mean).max(0.0) / (n - 1) as f64 } else { 0.0 };
-        BinCounts { counts, moments: Moments::of(n, center + mean, variance) }
-    }
-
-    fn judge(&self, counts: BinCounts, thresholds: &mut Thresholds) -> Result<Window, StatsError> {
+    fn judge(&self, counts: &[u32], thresholds: &mut Thresholds) -> Result<Window, StatsError> {
         let reference = &self.reference.counts;
         let threshold = PsiThreshold {
-            bins: counts.counts.iter().zip(&reference.counts).filter(|(a, b)| **a + **b > 0).count().max(2)
+            bins: counts.iter().zip(&reference.counts).filter(|(a, b)| **a > 0 || **b > 0).count().max(2)
                 as u64,
             reference: reference.rows(),
-            current: counts.rows(),
+            current: rows_of(counts),
             tolerated: PSI_TOLERATED,
             alpha: thresholds.alpha,
         };
         let rows = reference.rows() as f64;
-        let smoothed: Vec<u64> =
-            self.smoothed.iter().map(|share| (f64::from(*share) * rows).round() as u64).collect();
+        let smoothed: Vec<u32> =
+            self.smoothed.iter().map(|share| (f64::from(*share) * rows).round() as u32).collect();
         Ok(Window {
-            scores: scores(&reference.counts, &counts.counts)?,
+            scores: scores(&reference.counts, counts)?,
             psi_threshold: thresholds.of(threshold)?,
-            wasserstein: self.wasserstein(&counts),
+            wasserstein: self.wasserstein(counts),
             psi_smoothed: psi(&reference.counts, &smoothed)?,
-            counts,
+            counts: counts.into(),
         })
     }
 
     /// The area between the distribution functions, linear within bins, by the reference's standard deviation.
-    fn wasserstein(&self, counts: &BinCounts) -> Option<f64> {
+    fn wasserstein(&self, counts: &[u32]) -> Option<f64> {
         let Bins::Numeric(bins) = &self.reference.bins else { return None };
         let deviation = self.reference.counts.moments.variance().sqrt();
         let edges = bins.edges();
         if deviation <= 0.0 || edges.len() < 2 {
             return None;
         }
-        let shares = |counts: &BinCounts| {
+        let shares = |counts: &[u32]| {
             // what is beyond the reference lies at its ends
             let [below, above, ..] = bins.special();
-            let finite = &counts.counts[..=edges.len()];
-            let total =
-                (finite.iter().sum::<u64>() + counts.counts[below] + counts.counts[above]).max(1) as f64;
-            let mut sum = counts.counts[below] as f64;
+            let finite = &counts[..=edges.len()];
+            let beyond = [below, above].map(|bin| f64::from(counts[bin]));
+            let total = finite.iter().map(|n| f64::from(*n)).chain(beyond).sum::<f64>().max(1.0);
+            let mut sum = beyond[0];
             finite[..edges.len()]
                 .iter()
                 .map(|n| {
-                    sum += *n as f64;
+                    sum += f64::from(*n);
                     sum / total
                 })
                 .collect::<Vec<f64>>()
         };
-        let (reference, current) = (shares(&self.reference.counts), shares(counts));
+        let (reference, current) = (shares(&self.reference.counts.counts), shares(counts));
         let apart: Vec<f64> = reference.iter().zip(&current).map(|(a, b)| (a - b).abs()).collect();
-        let area: f64 =
-            (1..edges.len()).map(|i| (edges[i] - edges[i - 1]) * f64::midpoint(apart[i], apart[i - 1])).sum();
+        let area: f64 = (1..edges.len())
+            .map(|i| f64::from(edges[i] - edges[i - 1]) * f64::midpoint(apart[i], apart[i - 1]))
+            .sum();
         Some(area / deviation)
     }
 
     /// The last window that is over.
     #[must_use]
-    pub fn window(&self) -> Option<&Window> {
-        self.last.as_ref()
+    pub fn window(&self, thresholds: &mut Thresholds) -> Option<Window> {
+        self.judge(self.last.as_ref()?, thresholds).ok()
     }
 
     /// The window that is under way, as if it were over; `None` while it has no rows.
     #[must_use]
     pub fn under_way(&self, thresholds: &mut Thresholds) -> Option<Window> {
-        (self.rows() > 0).then(|| self.judge(self.counted(), thresholds).ok()).flatten()
+        (self.rows() > 0).then(|| self.judge(&self.window, thresholds).ok()).flatten()
     }
 
     /// Bytes that it takes, those of its reference included.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let counts = self.reference.counts.counts.len();
-        let last = self.last.as_ref().map_or(0, |last| last.counts.counts.len());
+        let last = self.last.as_ref().map_or(0, |last| last.len());
         let detector = self.detector.as_ref().map_or(0, DriftDetector::bytes);
         size_of::<Self>()
             + size_of::<Reference>()
             + self.reference.bins.bytes()
-            + size_of::<u64>() * (counts + last)
-            + (size_of::<u32>() + size_of::<f32>() + size_of::<u8>()) * counts
+            + size_of::<u32>() * (counts + last)
+            + (size_of::<u32>() + size_of::<f32>() + 2 * size_of::<u8>()) * counts
             + detector
             + size_of_val(&*self.rare)
     }
 
-    /// Rows of the window that is under way.
+    /// Rows of the window that is under way, as far as they are counted: those of a batch at once.
     #[must_use]
     pub fn rows(&self) -> u64 {
-        self.window.iter().map(|count| u64::from(*count)).sum()
+        rows_of(&self.window)
     }
 
     /// What it is held against.

@@ -39,8 +39,8 @@ pub struct ChiSquared {
     pub p_value: f64,
 }
 
-fn total(name: &'static str, counts: &[u64]) -> Result<f64, StatsError> {
-    let n = counts.iter().sum::<u64>() as f64;
+fn total<C: Copy + Into<u64>>(name: &'static str, counts: &[C]) -> Result<f64, StatsError> {
+    let n = counts.iter().map(|count| (*count).into() as f64).sum::<f64>();
     StatsError::check(n > 0.0, name, "at least one value", n)?;
     Ok(n)
 }
@@ -49,11 +49,11 @@ fn total(name: &'static str, counts: &[u64]) -> Result<f64, StatsError> {
 ///
 /// # Errors
 /// [`StatsError`] for histograms of different lengths or without values.
-pub fn scores(reference: &[u64], current: &[u64]) -> Result<Scores, StatsError> {
+pub fn scores<C: Copy + Into<u64>>(reference: &[C], current: &[C]) -> Result<Scores, StatsError> {
     StatsError::check_length("current", reference.len(), current.len())?;
     let (n, m) = (total("reference", reference)?, total("current", current)?);
     let bins = reference.len() as f64;
-    let smooth = |count: u64, n: f64| (count as f64 + SMOOTHING) / (n + SMOOTHING * bins);
+    let smooth = |count: C, n: f64| (count.into() as f64 + SMOOTHING) / (n + SMOOTHING * bins);
     let mut scores = Scores {
         psi: 0.0,
         psi_bias: bias(bins, n, m),
@@ -69,7 +69,7 @@ pub fn scores(reference: &[u64], current: &[u64]) -> Result<Scores, StatsError> 
         let middle = 0.5 * (p + q);
         scores.psi += (q - p) * (q / p).ln();
         scores.js_divergence += 0.5 * (p * (p / middle).ln() + q * (q / middle).ln());
-        let (p, q) = (a as f64 / n, b as f64 / m);
+        let (p, q) = (a.into() as f64 / n, b.into() as f64 / m);
         scores.total_variation += 0.5 * (p - q).abs();
         scores.hellinger += 0.5 * (p.sqrt() - q.sqrt()).powi(2);
         scores.largest = scores.largest.max((p - q).abs());
@@ -85,12 +85,12 @@ pub fn scores(reference: &[u64], current: &[u64]) -> Result<Scores, StatsError> 
 ///
 /// # Errors
 /// As [`scores`].
-pub fn psi(reference: &[u64], current: &[u64]) -> Result<f64, StatsError> {
+pub fn psi<C: Copy + Into<u64>>(reference: &[C], current: &[C]) -> Result<f64, StatsError> {
     StatsError::check_length("current", reference.len(), current.len())?;
     let (n, m) = (total("reference", reference)?, total("current", current)?);
     let bins = reference.len() as f64;
-    let smooth = |count: u64, n: f64| (count as f64 + SMOOTHING) / (n + SMOOTHING * bins);
-    let of = |(a, b): (&u64, &u64)| {
+    let smooth = |count: C, n: f64| (count.into() as f64 + SMOOTHING) / (n + SMOOTHING * bins);
+    let of = |(a, b): (&C, &C)| {
         let (p, q) = (smooth(*a, n), smooth(*b, m));
         (q - p) * (q / p).ln()
     };
@@ -154,12 +154,12 @@ impl PsiThreshold {
 ///
 /// # Errors
 /// [`StatsError`] for histograms of different lengths or without values.
-pub fn chi_squared(reference: &[u64], current: &[u64]) -> Result<ChiSquared, StatsError> {
+pub fn chi_squared<C: Copy + Into<u64>>(reference: &[C], current: &[C]) -> Result<ChiSquared, StatsError> {
     StatsError::check_length("current", reference.len(), current.len())?;
     let (n, m) = (total("reference", reference)?, total("current", current)?);
     let (mut statistic, mut filled) = (0.0, 0u64);
-    for (&a, &b) in reference.iter().zip(current).filter(|(a, b)| *a + *b > 0) {
-        let (a, b) = (a as f64, b as f64);
+    let both = reference.iter().zip(current).map(|(a, b)| ((*a).into() as f64, (*b).into() as f64));
+    for (a, b) in both.filter(|(a, b)| a + b > 0.0) {
         let (expected_a, expected_b) = ((a + b) * n / (n + m), (a + b) * m / (n + m));
         statistic += (a - expected_a).powi(2) / expected_a + (b - expected_b).powi(2) / expected_b;
         filled += 1;

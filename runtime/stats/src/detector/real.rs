@@ -1,11 +1,30 @@
 //! What a detector counts in: 64 bits where its trace is to be exact, 32 where it is to be small and quick. Must not know
 //! what is computed.
 
-use std::ops::{Add, AddAssign, Div, Mul, Sub};
+use std::{
+    ops::{Add, AddAssign, Div, Mul, Sub},
+    sync::LazyLock,
+};
+
+use crate::{binning::COARSE_BINS, special::normal_quantile};
+
+/// By number of bins, the normal score of each.
+type NormalScores<R> = [[R; COARSE_BINS]; COARSE_BINS + 1];
+
+fn normal_scores<R: Real>() -> NormalScores<R> {
+    let mut scores = [[R::default(); COARSE_BINS]; COARSE_BINS + 1];
+    for (bins, scores) in scores.iter_mut().enumerate() {
+        for (bin, score) in scores.iter_mut().take(bins).enumerate() {
+            *score = R::of(normal_quantile((bin as f64 + 0.5) / bins as f64));
+        }
+    }
+    scores
+}
 
 /// A floating-point number of either width.
 pub trait Real:
     Copy
+    + 'static
     + Default
     + PartialOrd
     + From<f32>
@@ -22,6 +41,9 @@ pub trait Real:
     /// The natural logarithm of a positive, normal, finite number.
     #[must_use]
     fn ln(self) -> Self;
+
+    /// The normal score of each of `bins` bins, at most [`COARSE_BINS`].
+    fn normal_scores(bins: usize) -> &'static [Self; COARSE_BINS];
 
     /// The greater one.
     #[inline]
@@ -40,6 +62,12 @@ pub trait Real:
 
 impl Real for f64 {
     #[inline]
+    fn normal_scores(bins: usize) -> &'static [Self; COARSE_BINS] {
+        static SCORES: LazyLock<NormalScores<f64>> = LazyLock::new(normal_scores);
+        &SCORES[bins.min(COARSE_BINS)]
+    }
+
+    #[inline]
     fn of(value: f64) -> Self {
         value
     }
@@ -51,6 +79,12 @@ impl Real for f64 {
 }
 
 impl Real for f32 {
+    #[inline]
+    fn normal_scores(bins: usize) -> &'static [Self; COARSE_BINS] {
+        static SCORES: LazyLock<NormalScores<f32>> = LazyLock::new(normal_scores);
+        &SCORES[bins.min(COARSE_BINS)]
+    }
+
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "the nearest one is meant")]
     fn of(value: f64) -> Self {
@@ -83,7 +117,10 @@ mod tests {
         let mut x = 1e-30f32;
         while x < 1e30 {
             let (found, exact) = (f64::from(Real::ln(x)), f64::from(x).ln());
-            assert!((found - exact).abs() <= 2e-7 * exact.abs().max(1.0), "ln {x}: {found}, expected {exact}");
+            assert!(
+                (found - exact).abs() <= 2e-7 * exact.abs().max(1.0),
+                "ln {x}: {found}, expected {exact}"
+            );
             x *= 1.000_37;
         }
         assert_eq!(Real::ln(1.0f32), 0.0);

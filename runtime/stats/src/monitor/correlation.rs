@@ -3,53 +3,85 @@
 
 use std::sync::LazyLock;
 
-use crate::{binning::COARSE_BINS, special::normal_quantile};
+use crate::{binning::COARSE_BINS, detector::Real as _};
 
 /// Weight of what was known when a block is over: about 50 blocks count.
-const MEMORY: f64 = 0.98;
+const MEMORY: f32 = 0.98;
 /// Values before it is believed.
-const ROWS_MIN: f64 = 500.0;
+const ROWS_MIN: f32 = 500.0;
+/// Values from which on only one batch in four is listened to.
+const ROWS_KNOWN: f32 = 1000.0;
+const DEAF: u8 = 3;
 /// Steps of a score of one: whole numbers add up without waiting for each other.
-const STEPS: f64 = 1024.0;
+const STEPS: f32 = 1024.0;
 
-/// By number of bins, the normal score of each.
+/// By number of bins, the normal score of each in steps.
 static SCORES: LazyLock<[[i32; COARSE_BINS]; COARSE_BINS + 1]> = LazyLock::new(|| {
-    let mut scores = [[0; COARSE_BINS]; COARSE_BINS + 1];
-    for (bins, scores) in scores.iter_mut().enumerate() {
-        for (bin, score) in scores.iter_mut().take(bins).enumerate() {
-            *score = (normal_quantile((bin as f64 + 0.5) / bins as f64) * STEPS).round() as i32;
-        }
-    }
-    scores
+    let of = |bins| f32::normal_scores(bins).map(|score| (score * STEPS).round() as i32);
+    std::array::from_fn(of)
 });
 
 /// Correlation of each value with the one before.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Correlation {
-    rows: f64,
-    products: f64,
-    squares: f64,
+    rows: f32,
+    products: f32,
+    squares: f32,
+    /// Batches until the next one that is listened to.
+    deaf: u8,
+    batch: Neighbours,
+}
+
+/// What the scores of a batch add up to.
+#[derive(Debug, Clone, Copy, Default)]
+struct Neighbours {
+    rows: i32,
+    first: i32,
+    last: i32,
+    sum: i32,
+    squares: i32,
+    products: i32,
 }
 
 impl Correlation {
-    /// Takes a block of values that follow each other, each by its bin of `bins`.
-    pub(super) fn take(&mut self, block: &[u8], bins: usize) {
-        let ([first, ..], [.., last]) = (block, block) else { return };
+    /// Whether it wants this batch.
+    pub(super) fn is_listening(&self) -> bool {
+        self.deaf == 0
+    }
+
+    /// Takes values that follow each other, each by its bin of `bins`.
+    #[inline]
+    pub(super) fn take(&mut self, values: impl Iterator<Item = u8>, bins: usize) {
         let scores = &SCORES[bins.min(COARSE_BINS)];
-        let score = |bin: &u8| scores[usize::from(*bin) % COARSE_BINS];
-        let (mut sum, mut squares, mut products, mut before) = (0, 0, 0, 0);
-        for bin in block {
-            let score = score(bin);
-            sum += score;
-            squares += score * score;
-            products += score * before;
-            before = score;
+        let mut batch = self.batch;
+        for bin in values {
+            let score = scores[usize::from(bin) % COARSE_BINS];
+            if batch.rows == 0 {
+                batch.first = score;
+            }
+            batch.rows += 1;
+            batch.sum += score;
+            batch.squares += score * score;
+            // before the first one there is none
+            batch.products += score * batch.last;
+            batch.last = score;
         }
-        let n = block.len() as f64;
-        let (first, last) = (f64::from(score(first)), f64::from(score(last)));
-        let (sum, squares, products) = (f64::from(sum), f64::from(squares), f64::from(products));
+        self.batch = batch;
+    }
+
+    /// The batch is over.
+    pub(super) fn end_batch(&mut self) {
+        if self.deaf > 0 {
+            self.deaf -= 1;
+            return;
+        }
+        // how values follow each other changes slowly
+        self.deaf = if self.rows < ROWS_KNOWN { 0 } else { DEAF };
+        let Neighbours { rows, first, last, sum, squares, products } = std::mem::take(&mut self.batch);
+        let [n, first, last] = [rows, first, last].map(|x| x as f32);
+        let [sum, squares, products] = [sum, squares, products].map(|x| x as f32);
         let mean = sum / n;
-        // the mean is the block's own, which makes neighbours look a little opposed
+        // the mean is the batch's own, which makes neighbours look a little opposed
         let bias = (squares - n * mean * mean) / n;
         let products = products - mean * (2.0 * sum - first - last) + (n - 1.0) * mean * mean + bias;
         self.rows = self.rows * MEMORY + n;
@@ -58,6 +90,7 @@ impl Correlation {
     }
 
     pub(super) fn value(&self) -> Option<f64> {
-        (self.rows >= ROWS_MIN && self.squares > 1.0).then(|| self.products / self.squares)
+        let is_known = self.rows >= ROWS_MIN && self.squares > STEPS;
+        is_known.then(|| f64::from(self.products / self.squares))
     }
 }

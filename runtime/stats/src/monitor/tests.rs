@@ -5,9 +5,9 @@ use crate::random::Random;
 
 const REFERENCE_ROWS: usize = 10_000;
 /// A state of 36 bins, a window's counts, eleven experts over 16 bins each, and the reference.
-const NUMERIC_BYTES_MAX: usize = 8 << 10;
-/// With 256 names, each held twice.
-const CATEGORY_BYTES_MAX: usize = 36 << 10;
+const NUMERIC_BYTES_MAX: usize = 2 << 10;
+/// With 256 names.
+const CATEGORY_BYTES_MAX: usize = 24 << 10;
 
 fn runs(small: u64, full: u64) -> u64 {
     if std::env::var("GANNET_PROOF").is_ok_and(|wish| wish == "full") { full } else { small }
@@ -101,17 +101,13 @@ fn a_window_has_its_scores() {
     let mut monitor = monitor(&mut random);
     assert_eq!(monitor.end_window(&mut Thresholds::new(0.01)), None);
     (0..10_000).for_each(|_| monitor.push(Value::Number(random.normal())));
-    let same = monitor.end_window(&mut Thresholds::new(0.01)).unwrap().clone();
+    let same = monitor.end_window(&mut Thresholds::new(0.01)).unwrap();
     assert!(same.scores.psi < same.psi_threshold && same.wasserstein.unwrap() < 0.05, "{same:?}");
     (0..10_000).for_each(|_| monitor.push(Value::Number(random.normal() + 0.5)));
-    let moved = monitor.end_window(&mut Thresholds::new(0.01)).unwrap().clone();
+    let moved = monitor.end_window(&mut Thresholds::new(0.01)).unwrap();
     assert!((moved.scores.psi - 0.25).abs() < 0.05 && moved.scores.psi > moved.psi_threshold, "{moved:?}");
     // the tails beyond the outer edges are not in it
     assert!((moved.wasserstein.unwrap() - 0.5).abs() < 0.03, "{moved:?}");
-    assert!(
-        (moved.counts.moments.mean() - 0.5).abs() < 0.05
-            && (moved.counts.moments.variance() - 1.0).abs() < 0.1
-    );
     assert!(moved.psi_smoothed > same.psi_smoothed && moved.psi_smoothed < moved.scores.psi);
     assert_eq!(monitor.rows(), 0);
 }
