@@ -16,9 +16,10 @@ use std::{
 };
 
 use gannet_loadtest::{flags::Flags, plan::Plan, report::RunReport, session};
+use gannet_runtime::capture::ChosenBy;
 use gannet_server::{
     app::{App, Listeners},
-    config::{Config, address::Address},
+    config::{Config, Root, address::Address},
 };
 use rustix::thread::CpuSet;
 
@@ -32,6 +33,8 @@ pub use self::{
 pub enum Role {
     /// The server, over the repository given.
     Server,
+    /// The server, which besides captures one request in a hundred.
+    Capturing,
     /// A bare hyper and a bare tonic server that read the request and answer with the bytes given.
     Echo,
     /// The loader's fixed-answer server.
@@ -59,7 +62,8 @@ pub fn play() {
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match role.as_str() {
-        "Server" => serve(Path::new(&arguments[0])),
+        "Server" => serve(Path::new(&arguments[0]), false),
+        "Capturing" => serve(Path::new(&arguments[0]), true),
         "Echo" => echo::serve(Path::new(&arguments[0])),
         "Fixed" => fixed(),
         "Raw" => raw::serve(Path::new(&arguments[0]), &arguments[1..]),
@@ -74,9 +78,16 @@ fn announce(http: SocketAddr, grpc: SocketAddr, admin: Option<SocketAddr>) {
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
-fn serve(repository: &Path) {
+fn serve(repository: &Path, captures: bool) {
     let state = tempfile::tempdir().expect("a folder for the state");
     let mut config = Config::new(state.path().to_owned());
+    if captures {
+        config.capture.root = Some(Root::Folder(state.path().join("captured")));
+        config.capture.tap.rate = 0.01;
+        config.capture.tap.by = ChosenBy::Chance;
+        // often, so that writing is in what is measured
+        config.capture.flush = Duration::from_secs(1);
+    }
     config.listen.http = Some(Address::loopback(0));
     config.listen.grpc = Some(Address::loopback(0));
     config.listen.metrics = Some(Address::loopback(0));

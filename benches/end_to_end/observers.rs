@@ -1,6 +1,6 @@
-//! What observing costs the requests: one in a hundred is looked at for drift, or none is. Expected: a hundredth of a
-//! percent of processor time for the countdown, and less than one percent for the samples. Must not know how processes are
-//! started.
+//! What observing costs the requests: one in a hundred is looked at for drift and one in a hundred is captured, or none is.
+//! Expected: a hundredth of a percent of processor time for the countdown, and less than one percent for the samples. Must
+//! not know how processes are started.
 
 use gannet_benches::{
     models::Net,
@@ -16,19 +16,19 @@ use crate::{
 /// Without and with: at the most that is answered, and at half of it.
 type Round = [(RunReport, RunReport); 2];
 
-/// A small model on two servers that take turns on one core: one that samples, one that does not.
+/// A small model on two servers that take turns on one core: one that samples and captures, one that does neither.
 pub(crate) fn observers(effort: Effort) {
     let net = Net::Mlp;
-    let start = |rate: &str| {
+    let start = |role: Role, rate: &str| {
         let repository = tempfile::tempdir().expect("a folder for the repository");
         net.put(repository.path()).expect("the model is written");
         let settings = repository.path().join(net.name()).join("model.toml");
         std::fs::write(settings, format!("[drift]\nrate = {rate}\n")).expect("the settings are written");
-        let server = Process::start(Role::Server, &[SERVER_CPU], repository.path());
+        let server = Process::start(role, &[SERVER_CPU], repository.path());
         (repository, server)
     };
-    let (folder, without) = start("0.0");
-    let (_folder, with) = start("0.01");
+    let (folder, without) = start(Role::Server, "0.0");
+    let (_folder, with) = start(Role::Capturing, "0.01");
     let body = folder.path().join("request.json");
     std::fs::write(&body, net.request(1, 7)).expect("the request is written");
     let load = |server: &Process, flags: &dyn Fn(Flags) -> Flags| -> RunReport {
