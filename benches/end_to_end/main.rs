@@ -38,7 +38,11 @@ const CELLS: [Cell; 12] = [
     ("tabular", "a 30-feature net on both cores, the loader included", throughput::tabular),
     ("overload", "three times the capacity, every request with a deadline", overload::overload),
     ("shadow", "a model with and without a shadow that sees every request", shadow::shadow),
-    ("observers", "a small model, one request in a hundred looked at and one captured, against none", observers::observers),
+    (
+        "observers",
+        "a small model, one request in a hundred looked at and one captured, against none",
+        observers::observers,
+    ),
     ("reload", "the tail of one model while another of 100 MB is swapped", isolation::reload),
 ];
 

@@ -112,6 +112,28 @@ fn what_people_log_is_served_or_refused_with_the_way_out() {
     assert!(linked.to_string().contains("drift.psi.max"), "{linked}");
 }
 
+/// MLflow keeps no digests: whoever fetches a version first notes them down.
+#[test]
+fn a_version_whose_bytes_changed_since_it_was_first_fetched_is_refused() {
+    let mlflow = Mlflow::start(false);
+    let sealed = || mlflow.tags("iris", "1").into_iter().find(|(key, _)| key == "serving.sha256");
+    assert_eq!(sealed(), None);
+    let server = follow(vec![at(&mlflow, "iris", "iris@champion")], |_| {});
+    ready(&server, "iris", "1");
+    wait::until("the version is sealed", || sealed().is_some());
+    drop(server);
+    // another server finds the same
+    let server = follow(vec![at(&mlflow, "iris", "iris@champion")], |_| {});
+    ready(&server, "iris", "1");
+    drop(server);
+    let id = mlflow.told["iris"][0]["model_id"].as_str().expect("an id").to_owned();
+    mlflow.flip(&id, "model.onnx");
+    let server = follow(vec![at(&mlflow, "iris", "iris@champion")], |_| {});
+    let why = faults(&until(&server, "iris", "it is refused", |state| !faults(state).is_empty()));
+    let (_, digest) = sealed().expect("it stays sealed");
+    assert!(why.contains(&digest) && why.contains("delete it if the files were changed on purpose"), "{why}");
+}
+
 #[test]
 fn an_alias_moves_traffic_and_a_broken_registry_harms_nothing() {
     let mut mlflow = Mlflow::start(false);
@@ -160,7 +182,7 @@ fn an_alias_moves_traffic_and_a_broken_registry_harms_nothing() {
     assert_eq!(call::add(server.http(), "adder"), Ok(3.0));
     // one byte of a file that MLflow hands out without a digest: the list that was pushed beside it has one
     push(&mlflow, "add_one", "adder");
-    mlflow.flip_newest("model.onnx");
+    mlflow.flip("", "model.onnx");
     mlflow.point("adder", "live", "4");
     let flipped =
         until(&server, "adder", "the flipped byte is seen", |state| faults(state).contains("sha256"));

@@ -96,18 +96,20 @@ impl Mlflow {
         assert_eq!(self.ask("POST", "registered-models/alias", &body, user).status, 200);
     }
 
-    /// Changes one byte in the middle of the file of this name that was written last.
-    pub(crate) fn flip_newest(&self, name: &str) {
-        fn newest(folder: &Path, name: &str) -> Option<(SystemTime, PathBuf)> {
+    /// Changes one byte in the middle of the file of this name that was written last, of those whose path holds `part`.
+    pub(crate) fn flip(&self, part: &str, name: &str) {
+        fn newest(folder: &Path, part: &str, name: &str) -> Option<(SystemTime, PathBuf)> {
             let items = fs::read_dir(folder).expect("a folder").flatten().map(|item| item.path());
             let found = items.filter_map(|path| match path.is_dir() {
-                true => newest(&path, name),
-                false if path.ends_with(name) => Some((fs::metadata(&path).ok()?.modified().ok()?, path)),
+                true => newest(&path, part, name),
+                false if path.ends_with(name) && path.to_string_lossy().contains(part) => {
+                    Some((fs::metadata(&path).ok()?.modified().ok()?, path))
+                }
                 false => None,
             });
             found.max()
         }
-        let (_, path) = newest(&self.folder.path().join("artifacts"), name).expect("such a file");
+        let (_, path) = newest(&self.folder.path().join("artifacts"), part, name).expect("such a file");
         let mut bytes = fs::read(&path).expect("the artifact");
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;

@@ -19,13 +19,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use gannet_models::{Artifact, Digest, IngestLimits, ModelError, ModelName, Store, Version, fault};
 use tokio::sync::Semaphore;
 
-use crate::{
-    RemoteError,
-    kind::Kind,
-    package::{Plan, Unpack},
-    rate::Rate,
-    trust::Trust,
-};
+use crate::{RemoteError, kind::Kind, package::Plan, rate::Rate, trust::Trust};
 
 /// Files of one package that are under way together.
 const FILES_TOGETHER_MAX: usize = 8;
@@ -143,13 +137,12 @@ impl Fetcher {
             let _ = fs::remove_dir_all(&folder);
         }
         let artifact = artifact?;
-        let as_it_was_fetched =
-            plan.renames.is_empty() && wanted.golden.is_none() && plan.unpack == Unpack::Nothing;
-        if let Some(expected) = plan.digest.filter(|digest| as_it_was_fetched && *digest != artifact.digest())
+        let found = plan.as_fetched(artifact.files());
+        if let (Some((expected, whence)), Some(found)) = (plan.digest, found)
+            && expected != found
         {
             return Err(RemoteError::Unusable(format!(
-                "expected a package of sha256 {expected}, got {}; it is refused",
-                artifact.digest()
+                "expected a package of sha256 {expected} ({whence}), got {found}; it is refused"
             )));
         }
         fault::point("stored");

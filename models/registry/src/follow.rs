@@ -264,7 +264,11 @@ impl Follower {
         let fetched = async {
             let plan = self.kind.plan(listed).await?;
             self.make_room(plan.size().unwrap_or(u64::MAX));
-            self.shared.fetcher.fetch(&self.kind, &wanted, &plan, &progress).await
+            let artifact = self.shared.fetcher.fetch(&self.kind, &wanted, &plan, &progress).await?;
+            if let Some(digest) = plan.as_fetched(artifact.files()).filter(|_| plan.is_unsealed()) {
+                self.kind.seal(listed, digest).await;
+            }
+            Ok::<_, RemoteError>(artifact)
         };
         let result = fetched.await;
         self.shared

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use gannet_models::{IngestLimits, ModelName, Version, settings::VersionPolicy};
+use gannet_models::{Digest, IngestLimits, ModelName, Version, settings::VersionPolicy};
 
 use crate::{
     RegistryError, RemoteError,
@@ -127,12 +127,18 @@ pub(crate) struct ListedVersion {
     pub(crate) tag: String,
     /// Where the source finds it.
     pub(crate) locator: String,
+    /// What its files were when they were first fetched, by whomever, where that is noted down.
+    pub(crate) seal: Option<Digest>,
 }
 
 impl Listing {
     /// Of a source that names one model and one version.
     pub(crate) fn one(name: &ModelName, version: Version, tag: String, locator: String) -> Self {
-        let versions = vec![ListedVersion { version, tag, locator }];
+        Self::of(name, ListedVersion { version, tag, locator, seal: None })
+    }
+
+    pub(crate) fn of(name: &ModelName, version: ListedVersion) -> Self {
+        let versions = vec![version];
         let model = ListedModel { name: name.clone(), settings: None, pointed_to: true, versions };
         Self { models: vec![model], ..Self::default() }
     }
@@ -207,6 +213,13 @@ impl Kind {
             Self::Dvc(source) => source.plan(version).await,
             Self::Oci(source) => source.plan(version).await,
             Self::HuggingFace(source) => source.plan(version).await,
+        }
+    }
+
+    /// Notes down where the version is what its files are, for a registry that does not say so itself.
+    pub(crate) async fn seal(&self, version: &ListedVersion, digest: Digest) {
+        if let Self::Mlflow(source) = self {
+            source.seal(version, digest).await;
         }
     }
 

@@ -10,7 +10,7 @@ pub mod write;
 
 use std::sync::Arc;
 
-use gannet_models::{IngestLimits, ModelName, Version, settings::VersionPolicy};
+use gannet_models::{Digest, IngestLimits, ModelName, Version, settings::VersionPolicy};
 
 pub use self::mlmodel::{example_file, settings_of};
 use self::{
@@ -29,6 +29,10 @@ use crate::{
 
 /// Bytes of an `MLmodel` file.
 const MLMODEL_BYTES_MAX: usize = 1 << 20;
+/// The tag of a version that says what its files were when they were first fetched.
+const SEAL_TAG: &str = "serving.sha256";
+const SEAL_WHENCE: &str = "the version's tag serving.sha256, from when it was first fetched; delete it if the files were \
+                           changed on purpose";
 /// Versions that one look lists.
 const VERSIONS_MAX: usize = 200;
 
@@ -115,8 +119,7 @@ impl Mlflow {
                 "version {version} of '{name}' is not ready there: {status}"
             )));
         }
-        let ListedVersion { version, tag, locator } = listed(found)?;
-        Ok(Listing::one(&self.name, version, tag, locator))
+        Ok(Listing::of(&self.name, listed(found)?))
     }
 
     fn one(&self, version: &str, uri: &str) -> Result<Listing, RemoteError> {
@@ -166,7 +169,27 @@ impl Mlflow {
                 found.iter().map(file).collect()
             }
         };
-        Ok(Plan { files, renames: shape.renames, torch_script: shape.torch_script, ..Plan::default() })
+        // a list of digests says more than the seal
+        let seal = version.seal.filter(|_| files.iter().any(|file| file.check == Check::Size));
+        Ok(Plan {
+            files,
+            digest: seal.map(|digest| (digest, SEAL_WHENCE)),
+            renames: shape.renames,
+            torch_script: shape.torch_script,
+            ..Plan::default()
+        })
+    }
+
+    /// Notes down what the files of a version are, so that whoever fetches them later sees whether they changed: MLflow
+    /// itself keeps no digests. Where that is not allowed, it is as if nobody had.
+    pub(crate) async fn seal(&self, version: &ListedVersion, digest: Digest) {
+        let Some((number, model)) = version.locator.split_once(' ').filter(|(number, _)| *number != "uri")
+        else {
+            return;
+        };
+        if let Err(error) = self.api.set_tag(model, number, SEAL_TAG, &digest.to_string()).await {
+            tracing::debug!(model, version = number, %error, "a version could not be sealed");
+        }
     }
 
     pub(crate) async fn open(
@@ -196,6 +219,7 @@ fn listed(found: &ModelVersion) -> Result<ListedVersion, RemoteError> {
         version: parse_version(&found.version)?,
         tag: format!("{} {} {}", found.version, found.creation_timestamp, found.source),
         locator: format!("{} {}", found.version, found.name),
+        seal: found.tag(SEAL_TAG).and_then(|text| text.parse().ok()),
     })
 }
 

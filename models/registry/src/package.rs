@@ -44,8 +44,8 @@ pub(crate) struct PlannedFile {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Plan {
     pub(crate) files: Vec<PlannedFile>,
-    /// The digest of the whole, where the source knows it.
-    pub(crate) digest: Option<Digest>,
+    /// The digest of the whole as it is fetched, where the source knows it, and how, for people.
+    pub(crate) digest: Option<(Digest, &'static str)>,
     /// How files are called in the store, where it differs: (as fetched, as stored).
     pub(crate) renames: Vec<(String, String)>,
     /// Archives among the files whose content is the package.
@@ -98,6 +98,23 @@ pub(crate) fn check_path(path: &str) -> Result<(), RemoteError> {
 }
 
 impl Plan {
+    /// The digest of a package as it was fetched, from its files as they are stored, which may be called otherwise and have
+    /// others beside them; `None` where archives were unpacked.
+    pub(crate) fn as_fetched(&self, stored: &[FileEntry]) -> Option<Digest> {
+        let fetched = stored.iter().map(|file| {
+            let renamed = self.renames.iter().find(|(_, to)| *to == file.path);
+            let path = renamed.map_or(&file.path, |(from, _)| from).clone();
+            FileEntry { path, ..file.clone() }
+        });
+        let own = fetched.filter(|file| self.files.iter().any(|planned| planned.path == file.path));
+        (self.unpack == Unpack::Nothing).then(|| Digest::of_tree(&own.collect::<Vec<_>>()))
+    }
+
+    /// Whether there are files of which nothing is known but their sizes.
+    pub(crate) fn is_unsealed(&self) -> bool {
+        self.digest.is_none() && self.files.iter().any(|file| file.check == Check::Size)
+    }
+
     /// Checks paths, counts and sizes, before a byte is fetched.
     ///
     /// # Errors
@@ -207,7 +224,7 @@ impl Manifest {
         if Digest::of_tree(&entries) != digest {
             return Err(bad(&"its own digest is not that of the files it lists"));
         }
-        Ok(Plan { files, digest: Some(digest), ..Plan::default() })
+        Ok(Plan { files, digest: Some((digest, MANIFEST_FILE)), ..Plan::default() })
     }
 }
 
@@ -292,6 +309,36 @@ mod tests {
     }
 
     #[test]
+    fn a_package_is_known_by_what_was_fetched() {
+        let entry = |path: &str, text: &str| FileEntry {
+            path: path.into(),
+            size: text.len() as u64,
+            digest: Digest::of(text.as_bytes()),
+        };
+        let planned = |path: &str| PlannedFile {
+            path: path.into(),
+            size: None,
+            check: Check::Size,
+            locator: String::new(),
+        };
+        let mut plan = Plan {
+            files: vec![planned("net.onnx"), planned("MLmodel")],
+            renames: vec![("net.onnx".into(), "model.onnx".into())],
+            ..Plan::default()
+        };
+        let fetched = Digest::of_tree(&[entry("net.onnx", "n"), entry("MLmodel", "m")]);
+        let pinned = entry("golden/pinned-a.json", "{}");
+        let stored = [entry("model.onnx", "n"), entry("MLmodel", "m"), pinned];
+        assert_eq!(plan.as_fetched(&stored), Some(fetched));
+        assert_ne!(plan.as_fetched(&[entry("model.onnx", "N"), entry("MLmodel", "m")]), Some(fetched));
+        assert!(plan.is_unsealed());
+        plan.digest = Some((fetched, "a tag"));
+        assert!(!plan.is_unsealed());
+        plan.unpack = Unpack::ModelCar;
+        assert_eq!(plan.as_fetched(&stored), None);
+    }
+
+    #[test]
     fn manifests_are_read_as_they_were_written() {
         let entry = |path: &str, text: &str| FileEntry {
             path: path.into(),
@@ -301,7 +348,7 @@ mod tests {
         let files = [entry("a/b.json", "{}"), entry("model.onnx", "model")];
         let text = Manifest::of(&files).to_json();
         let plan = Manifest::read(text.as_bytes(), |path| format!("p/{path}")).unwrap();
-        assert_eq!(plan.digest, Some(Digest::of_tree(&files)));
+        assert_eq!(plan.digest, Some((Digest::of_tree(&files), MANIFEST_FILE)));
         assert_eq!(plan.files[1].locator, "p/model.onnx");
         for (from, to) in
             [("gannet-package/1", "other"), ("a/b.json", "../b.json"), ("\"size\": 5", "\"size\": 6")]

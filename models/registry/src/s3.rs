@@ -97,7 +97,7 @@ impl S3 {
                 }
                 if rested {
                     files.insert(locator.clone(), group.manifest.into_iter().chain(group.objects).collect());
-                    listed.push(ListedVersion { version, tag, locator });
+                    listed.push(ListedVersion { version, tag, locator, seal: None });
                 } else {
                     listing.settling = true;
                 }

@@ -160,6 +160,7 @@ mod tests {
                 version: version(text),
                 tag: "t".into(),
                 locator: String::new(),
+                seal: None,
             };
             let model = ListedModel {
                 name: ModelName::new("m").unwrap(),

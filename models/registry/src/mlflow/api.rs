@@ -22,6 +22,15 @@ pub(crate) struct ModelVersion {
     pub(crate) source: String,
     pub(crate) status: String,
     pub(crate) run_id: String,
+    pub(crate) tags: Vec<Tag>,
+}
+
+/// What somebody noted down of a version.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Tag {
+    pub(crate) key: String,
+    pub(crate) value: String,
 }
 
 impl ModelVersion {
@@ -32,6 +41,10 @@ impl ModelVersion {
 
     pub(crate) fn is_ready(&self) -> bool {
         self.status.is_empty() || self.status == "READY"
+    }
+
+    pub(crate) fn tag(&self, key: &str) -> Option<&str> {
+        self.tags.iter().find(|tag| tag.key == key).map(|tag| tag.value.as_str())
     }
 
     /// `m-...`, where the version is of a logged model.
