@@ -29,6 +29,7 @@ pub struct Arrivals<'a> {
     closed: Vec<Closed>,
     open: Vec<Open>,
     ready: BinaryHeap<Reverse<Ready>>,
+    open_max: usize,
     rows: u64,
     read: u64,
 }
@@ -141,7 +142,8 @@ impl<'a> Arrivals<'a> {
         }
         closed.sort_by(|a, b| (b.times.left(0), b.table, &b.path).cmp(&(a.times.left(0), a.table, &a.path)));
         let rows = closed.iter().map(|file| file.times.rows as u64).sum();
-        Ok(Self { tables, closed, open: Vec::new(), ready: BinaryHeap::new(), rows, read: 0 })
+        let (open, ready) = Default::default();
+        Ok(Self { tables, closed, open, ready, open_max: OPEN_MAX, rows, read: 0 })
     }
 
     /// How many rows there are in all.
@@ -166,10 +168,10 @@ impl<'a> Arrivals<'a> {
 
     fn open_next(&mut self) -> Result<(), CaptureError> {
         let Some(Closed { table, path, times }) = self.closed.pop() else { return Ok(()) };
-        if self.open.len() >= OPEN_MAX {
-            let root = self.tables[table].root();
+        if self.open.len() >= self.open_max {
+            let (root, open_max) = (self.tables[table].root(), self.open_max);
             return Err(CaptureError::Invalid(format!(
-                "{root}: expected at most {OPEN_MAX} files with rows of the same moment, got more; replay fewer servers' \
+                "{root}: expected at most {open_max} files with rows of the same moment, got more; replay fewer servers' \
                  rows at once, or offline, which reads file by file"
             )));
         }
@@ -338,10 +340,15 @@ mod tests {
     fn too_many_files_of_one_moment_and_files_that_went_are_told() {
         let folder = tempfile::tempdir().unwrap();
         let storage: Arc<dyn Storage> = Arc::new(Local::new(folder.path()));
-        let files: Vec<Vec<i64>> = vec![vec![5, 1]; OPEN_MAX + 1];
-        let tables = [table(&storage, "m", &files)];
-        let found: Vec<_> = Arrivals::look(&tables, |_, _| ()).unwrap().take(1).collect();
-        assert!(matches!(&found[0], Err(CaptureError::Invalid(why)) if why.contains("at most 256 files")));
+        let tables = [table(&storage, "m", &vec![times(0, 600, 7); 4])];
+        for (open_max, expected) in [(3, None), (4, Some(2400))] {
+            let mut arrivals = Arrivals::look(&tables, |_, _| ()).unwrap();
+            arrivals.open_max = open_max;
+            let found: Result<Vec<Arrival>, CaptureError> = arrivals.collect();
+            let too_many =
+                matches!(&found, Err(CaptureError::Invalid(why)) if why.contains("at most 3 files"));
+            assert_eq!((found.ok().map(|rows| rows.len()), too_many), (expected, expected.is_none()));
+        }
 
         let tables = [table(&storage, "n", &[vec![1], vec![2]])];
         let mut arrivals = Arrivals::look(&tables, |_, _| ()).unwrap();
