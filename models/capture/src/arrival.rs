@@ -4,7 +4,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use arrow_array::{Array as _, RecordBatch, cast::AsArray as _, types::TimestampMicrosecondType};
+use arrow_array::{RecordBatch, cast::AsArray as _, types::TimestampMicrosecondType};
 
 use crate::{CaptureError, Captured, Table, decode};
 

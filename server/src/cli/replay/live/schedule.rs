@@ -78,7 +78,7 @@ mod tests {
         let check = |pace: &str, pause_max: Option<u64>, times_ms: &[i64], expected: &[Option<u64>]| {
             let mut schedule = Schedule::new(pace.parse().unwrap(), pause_max.map(Duration::from_millis));
             // times are since 1970
-            let due = |ms: &i64| schedule.due(1_764_000_000_000_000 + ms * MS);
+            let mut due = |ms: &i64| schedule.due(1_764_000_000_000_000 + ms * MS);
             let found: Vec<Option<u64>> = times_ms
                 .iter()
                 .map(|ms| due(ms).map(|due| u64::try_from(due.as_micros()).unwrap()))
