@@ -60,8 +60,7 @@ impl Courier {
         let Message { id, headers, body } = message;
         let secret = self.to.secret.read()?;
         let timestamp = (clock::wall_ms(clock::now()) / 1000).to_string();
-        let signature =
-            signature(secret.as_bytes(), &id, &timestamp, &body).ok_or("the secret is no key")?;
+        let signature = signature(secret.as_bytes(), &id, &timestamp, &body).ok_or("the secret is no key")?;
         let mut request = self.client.post(&self.to.url);
         for (name, value) in headers {
             request = request.header(name, value);

@@ -91,17 +91,16 @@ fn telling(folder: &Folder, url: String, queue_bytes: usize) -> Server {
 
 fn ask(server: &Server, model: &str, id: &str, data: &Value) {
     let inputs = json!([{ "name": "x", "shape": [1, 3], "datatype": "FP32", "data": data }]);
-    call::post(server.http(), &format!("/v2/models/{model}/infer"), &json!({ "id": id, "inputs": inputs })).ok();
+    call::post(server.http(), &format!("/v2/models/{model}/infer"), &json!({ "id": id, "inputs": inputs }))
+        .ok();
 }
 
 #[test]
 fn the_sdk_for_python_reads_what_kserves_logger_would_have_sent() {
     let folder = Folder::with_add_one();
     folder.put("hidden/1", "add_one");
-    folder.write(
-        "hidden/model.toml",
-        "[redaction.inputs]\nx = \"mask\"\n[redaction.outputs]\ny = \"hash\"\n",
-    );
+    folder
+        .write("hidden/model.toml", "[redaction.inputs]\nx = \"mask\"\n[redaction.outputs]\ny = \"hash\"\n");
     let receiver = Receiver::start(&folder);
     let server = telling(&folder, receiver.url(), 64 << 20);
     for number in 0..10 {
@@ -153,7 +152,10 @@ fn the_sdk_for_python_reads_what_kserves_logger_would_have_sent() {
     assert_eq!(request["data"]["inputs"], expected);
     let response = of("response", "secret");
     let output = &response["data"]["outputs"][0];
-    assert_eq!((&output["datatype"], &output["parameters"]), (&json!("BYTES"), &json!({ "redacted": "hash" })));
+    assert_eq!(
+        (&output["datatype"], &output["parameters"]),
+        (&json!("BYTES"), &json!({ "redacted": "hash" }))
+    );
     assert!(output["data"][0].as_str().is_some_and(|hash| hash.len() == 64), "{output}");
     let raw = |event: &Value| event["raw"].as_str().expect("a text").contains("98765");
     assert!(!raw(&request) && !raw(&response), "{request} {response}");

@@ -106,7 +106,10 @@ fn captured_requests_are_answered_by_another_server_and_compared() {
         "{report}"
     );
     let worst = report["worst"].as_array().expect("a list");
-    assert!(worst.iter().all(|worst| worst["id"].as_str().is_some_and(|id| id.starts_with("row-"))), "{report}");
+    assert!(
+        worst.iter().all(|worst| worst["id"].as_str().is_some_and(|id| id.starts_with("row-"))),
+        "{report}"
+    );
     assert!(worst[0]["what"].as_str().is_some_and(|what| what.contains("output 'y'")), "{report}");
     assert_eq!(report["replay"]["latency_ms"]["from_due"], Value::Null, "nothing is due: {report}");
     let (code, report) = capture.replay(&server, &["--against-version", "2", "--differing-max", "1"]);
@@ -115,7 +118,9 @@ fn captured_requests_are_answered_by_another_server_and_compared() {
     let at = capture.at();
     let (code, said, why) = gannet(&["replay", &at, "--model", "m", "--against", &url(&server)]);
     assert_eq!(code, Some(1), "{said} {why}");
-    for part in ["m at http://127.0.0.1:", "200 requests, 200 answered otherwise", "answered by version 2: 200"] {
+    for part in
+        ["m at http://127.0.0.1:", "200 requests, 200 answered otherwise", "answered by version 2: 200"]
+    {
         assert!(said.contains(part), "{part:?} is missing in\n{said}");
     }
     assert!(said.contains("replayed, from when it was due") && said.contains("MORE THAN"), "{said}");

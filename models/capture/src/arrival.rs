@@ -88,9 +88,7 @@ fn step(ready: Option<i64>, open: Option<(i64, usize)>, closed: Option<i64>) -> 
 
 impl Times {
     /// Of a file's column of times, batch by batch.
-    fn read(
-        batches: impl Iterator<Item = Result<RecordBatch, CaptureError>>,
-    ) -> Result<Self, CaptureError> {
+    fn read(batches: impl Iterator<Item = Result<RecordBatch, CaptureError>>) -> Result<Self, CaptureError> {
         let (mut marks, mut rows) = (Vec::new(), 0);
         for batch in batches {
             let batch = batch?;
@@ -274,8 +272,7 @@ mod tests {
         let layout = Arc::new(Layout::new(&signature(), &Redactor::default()));
         let mut table = Table::begin(Arc::clone(storage), model, Arc::clone(&layout), 0).unwrap();
         for (number, times) in files.iter().enumerate() {
-            let mut rows =
-                Rows::new(Arc::clone(&layout), &signature(), Redactor::default(), (model, "here"));
+            let mut rows = Rows::new(Arc::clone(&layout), &signature(), Redactor::default(), (model, "here"));
             for &time_us in times {
                 let values = Values { shape: smallvec![1], data: Bytes::from_static(b"1") };
                 let row = Row {

@@ -161,8 +161,7 @@ impl Events {
             body,
         };
         let arrived_ms = u64::try_from(row.time_us / 1000).unwrap_or(0);
-        let events =
-            [event(Kind::Request, arrived_ms, request), event(Kind::Response, ended_ms, response)];
+        let events = [event(Kind::Request, arrived_ms, request), event(Kind::Response, ended_ms, response)];
         let bytes = events.iter().map(Event::bytes).sum::<usize>();
         let waiting = self.shared.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         // one thread alone puts events in: the room does not shrink in between

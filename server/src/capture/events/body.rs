@@ -83,8 +83,12 @@ fn wide(dtype: DType, values: &Values) -> Tensor {
     let shape = values.shape.iter().copied().collect();
     let halves = values.data.as_chunks::<2>().0.iter();
     let data: Vec<u8> = match dtype {
-        DType::Fp16 => halves.flat_map(|half| half::f16::from_le_bytes(*half).to_f32().to_le_bytes()).collect(),
-        DType::Bf16 => halves.flat_map(|half| half::bf16::from_le_bytes(*half).to_f32().to_le_bytes()).collect(),
+        DType::Fp16 => {
+            halves.flat_map(|half| half::f16::from_le_bytes(*half).to_f32().to_le_bytes()).collect()
+        }
+        DType::Bf16 => {
+            halves.flat_map(|half| half::bf16::from_le_bytes(*half).to_f32().to_le_bytes()).collect()
+        }
         dtype => return Tensor { dtype, shape, data: values.data.clone() },
     };
     Tensor { dtype: DType::Fp32, shape, data: Bytes::from(data) }
@@ -102,8 +106,11 @@ mod tests {
     use super::*;
 
     fn row(inputs: [(DType, &[u8]); 5]) -> (Signature, Row) {
-        let spec = |(name, dtype): (&str, DType)| {
-            TensorSpec { name: name.into(), dtype, shape: vec![Dim::Dynamic(None)], labels: None }
+        let spec = |(name, dtype): (&str, DType)| TensorSpec {
+            name: name.into(),
+            dtype,
+            shape: vec![Dim::Dynamic(None)],
+            labels: None,
         };
         let names = ["plain", "half", "masked", "hashed", "dropped"];
         let signature = Signature {

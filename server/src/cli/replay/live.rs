@@ -96,11 +96,12 @@ pub(super) fn replay(args: &ReplayArgs, tables: &[Table], against: &str) -> Resu
         progress.tell(format_args!("{sent} of {all} requests, {late} late, {failed} failed"));
     });
     progress.end();
-    let is_whole = driven?;
-    if !is_whole {
-        eprintln!("interrupted: what follows is of the {} requests that were sent", found.sent);
+    if !matches!(driven, Ok(true)) {
+        let why = driven.as_ref().err().map_or("interrupted", String::as_str);
+        eprintln!("{why}: what follows is of the {} requests that were sent", found.sent);
     }
-    tell(args, (&target, &models), &found, is_whole)
+    let is_good = tell(args, (&target, &models), &found, driven == Ok(true))?;
+    driven.map(|_| is_good).map_err(|_| "the replay did not come to its end".to_owned())
 }
 
 /// Those requests that are to be replayed, as many as are wanted. An error is passed on.
@@ -125,8 +126,7 @@ fn tell(
     let live = &args.live;
     if args.json {
         let mut shown = as_json(&report, is_good);
-        shown["against"] =
-            json!({ "url": target.base, "models": models, "version": live.against_version });
+        shown["against"] = json!({ "url": target.base, "models": models, "version": live.against_version });
         shown["pace"] = json!({
             "speed": live.speed.to_string(), "pause_max_s": live.pause_max.map(|pause| pause.as_secs_f64()),
             "concurrency": live.concurrency, "timeout_ms": live.timeout_ms, "deadline_ms": live.deadline_ms,

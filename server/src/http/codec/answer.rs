@@ -69,11 +69,7 @@ mod tests {
             )
         };
         check(&with(r#""data":[1,2]"#), b"", r#"3: ["y UINT8 [2] [1, 2]"]"#);
-        check(
-            &with(r#""parameters":{"binary_data_size":2}"#),
-            &[1, 2],
-            r#"3: ["y UINT8 [2] [1, 2]"]"#,
-        );
+        check(&with(r#""parameters":{"binary_data_size":2}"#), &[1, 2], r#"3: ["y UINT8 [2] [1, 2]"]"#);
         check(&with(r#""parameters":{"binary_data_size":9}"#), &[1, 2], "states 9 bytes");
         check(&with(r#""data":[1]"#), b"", "takes 2 values, got 1");
         check("{", b"", "the text ends");

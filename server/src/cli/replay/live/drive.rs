@@ -77,7 +77,8 @@ where
         let stop = Arc::new(AtomicBool::new(false));
         let handle = runtime.handle().clone();
         thread::scope(|scope| {
-            let read = move || arrivals.map(|arrival| ahead.send(arrival)).take_while(Result::is_ok).for_each(drop);
+            let read =
+                move || arrivals.map(|arrival| ahead.send(arrival)).take_while(Result::is_ok).for_each(drop);
             spawn(scope, "gannet-replay-read", read)?;
             let its = Arc::clone(&stop);
             spawn(scope, "gannet-replay-send", move || runtime.block_on(until_finished(finish, &its)))?;

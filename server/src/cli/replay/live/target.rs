@@ -93,7 +93,10 @@ impl Target {
             Err(error) => Err(failure(&error)),
         };
         found.map(drop).map_err(|failure| {
-            format!("{url}: expected the model '{model}', got none: {}; name a server with --against", failure.why)
+            format!(
+                "{url}: expected the model '{model}', got none: {}; name a server with --against",
+                failure.why
+            )
         })
     }
 
@@ -122,8 +125,9 @@ impl Reply {
     /// # Errors
     /// That it is none.
     pub(super) fn read(&self) -> Result<Read, Failure> {
-        answer::read(&self.body, self.json_length.unwrap_or(self.body.len())).map_err(|refusal| {
-            Failure { kind: "unreadable".into(), why: format!("the answer is none: {}", refusal.message) }
+        answer::read(&self.body, self.json_length.unwrap_or(self.body.len())).map_err(|refusal| Failure {
+            kind: "unreadable".into(),
+            why: format!("the answer is none: {}", refusal.message),
         })
     }
 }
