@@ -184,7 +184,7 @@ fn requests_that_a_server_fails_are_told_by_why() {
     let (code, report) = capture.replay(&server, &[]);
     assert_eq!(
         (code, &report["compared"], &report["failed"], &report["replay"]["failures"]),
-        (Some(1), &json!(8), &json!(12), &json!({ "status 500": 12 })),
+        (Some(1), &json!(8), &json!(12), &json!({ "status 400": 12 })),
         "{report}"
     );
     let (code, report) = capture.replay(&server, &["--failing-max", "0.6"]);
@@ -233,7 +233,7 @@ fn what_cannot_be_sent_is_refused_before_anything_is() {
     check(&["--against", &url, "--against-version", "1"], 2, "expected --model with it");
     check(&[], 64, "--candidate");
     check(&["--against", &url, "--candidate", "x"], 64, "cannot be used with");
-    check(&["--candidate", "x", "--speed", "2"], 64, "--against");
+    check(&["--candidate", "x", "--speed", "2"], 64, "cannot be used with '--speed <X|max>'");
     check(&["--against", &url, "--speed", "fast"], 64, "expected a number above 0");
     check(&["--against", &url, "--concurrency", "0"], 64, "1..=4096");
     check(&["--against", &url, "--pause-max", "-1"], 64, "--pause-max");
@@ -245,6 +245,6 @@ fn what_cannot_be_sent_is_refused_before_anything_is() {
     call::add(first.http(), "m").expect("an answer");
     written(&first, 1);
     let at = place.path().display().to_string();
-    let (code, _, why) = gannet(&["replay", &at, "--against", &super::replay::url(&first)]);
+    let (code, _, why) = gannet(&["replay", &at, "--against", &url]);
     assert!(code == Some(2) && why.contains("redacted ones (x)"), "{why}");
 }

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import json
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from cloudevents.http import from_http
@@ -17,10 +18,12 @@ from cloudevents.http import from_http
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--secret", required=True)
 SECRET = open(parser.parse_args().secret, "rb").read()
+TURN = threading.Lock()
 
 
 def say(**line):
-    print(json.dumps(line), flush=True)
+    with TURN:
+        print(json.dumps(line), flush=True)
 
 
 class Receiver(BaseHTTPRequestHandler):

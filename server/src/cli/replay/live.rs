@@ -37,25 +37,25 @@ const TELL_PERIOD: Duration = Duration::from_millis(250);
 #[derive(Debug, Args)]
 pub(super) struct LiveArgs {
     /// With --against: the version that is to answer, or its label [default: whichever the server chooses]
-    #[arg(long, value_name = "VERSION", requires = "against")]
+    #[arg(long, value_name = "VERSION", conflicts_with = "candidate")]
     against_version: Option<String>,
     /// With --against: how many times as fast as they came requests are sent, or max: as fast as they are answered
-    #[arg(long, value_name = "X|max", default_value = "1", requires = "against")]
+    #[arg(long, value_name = "X|max", default_value = "1", conflicts_with = "candidate")]
     speed: Pace,
     /// With --against: the longest pause between two requests, in seconds of the replay [default: as they came]
-    #[arg(long, value_name = "S", value_parser = pause, requires = "against")]
+    #[arg(long, value_name = "S", value_parser = pause, conflicts_with = "candidate")]
     pause_max: Option<Duration>,
     /// With --against: requests that wait for their answers at the same time, at most
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096), requires = "against")]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096), conflicts_with = "candidate")]
     concurrency: u32,
     /// With --against: time after which a request without an answer has failed
-    #[arg(long, value_name = "MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..=MS_MAX), requires = "against")]
+    #[arg(long, value_name = "MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..=MS_MAX), conflicts_with = "candidate")]
     timeout_ms: u64,
     /// With --against: the deadline that each request states to the server [default: none]
-    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=MS_MAX), requires = "against")]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=MS_MAX), conflicts_with = "candidate")]
     deadline_ms: Option<u64>,
     /// With --against: what is put before each id, so that a server which captures does not take it for the first one
-    #[arg(long, value_name = "TEXT", default_value = "replay-", requires = "against")]
+    #[arg(long, value_name = "TEXT", default_value = "replay-", conflicts_with = "candidate")]
     id_prefix: String,
 }
 
