@@ -22,7 +22,7 @@ use crate::{
     admin::{self, token::TokenFile},
     admission::Admission,
     backends,
-    capture::Capture,
+    capture::{self, Capture},
     cloud_event::WebhookOut,
     config::{Config, RegistryConfig, RepositoryApi, address::Address},
     drift::Outlet,
@@ -280,7 +280,7 @@ fn open_door(
 }
 
 /// Who keeps a share of the requests.
-fn start_capture(config: &Config) -> anyhow::Result<Option<(Capture, Vec<JoinHandle<()>>)>> {
+fn start_capture(config: &Config) -> anyhow::Result<Option<capture::Started>> {
     let instance = sources::server_name(&config.registry);
     let place = (config.state_dir.as_path(), instance.as_str(), config.runtime.loader_nice);
     Capture::start(&config.capture, place).map_err(anyhow::Error::msg)

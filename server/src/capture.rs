@@ -57,6 +57,9 @@ pub struct Capture {
     stop: Arc<AtomicBool>,
 }
 
+/// What was started, and its threads.
+pub type Started = (Capture, Vec<JoinHandle<()>>);
+
 impl Capture {
     /// Starts the thread that keeps what comes out of a new tap, and the one that sends events of it; `None` where nothing
     /// is to be captured.
@@ -66,7 +69,7 @@ impl Capture {
     pub fn start(
         settings: &CaptureSettings,
         (state_dir, instance, nice): (&std::path::Path, &str, i32),
-    ) -> Result<Option<(Self, Vec<JoinHandle<()>>)>, String> {
+    ) -> Result<Option<Started>, String> {
         let Some(root) = &settings.root else { return Ok(None) };
         let named = |why: String| format!("capture.root: {why}");
         let storage: Arc<dyn Storage> = storage::open(root, settings).map_err(named)?;

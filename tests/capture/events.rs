@@ -17,6 +17,7 @@ use crate::support::{
     environment::Environment,
     folder::Folder,
     mlflow::free_port,
+    receiver,
     server::{Server, root},
     wait,
 };
@@ -163,6 +164,21 @@ fn the_sdk_for_python_reads_what_kserves_logger_would_have_sent() {
     let counted = call::sample(&server, "gannet_capture_events_total");
     assert_eq!(counted, Some(22.0));
     written(&server, 11);
+}
+
+#[test]
+fn a_server_that_ends_sends_what_waits() {
+    let folder = Folder::with_add_one();
+    let receiver = receiver::Receiver::start(0);
+    let server = telling(&folder, format!("http://{}/", receiver.address), 64 << 20);
+    for number in 0..40 {
+        ask(&server, "m", &format!("row-{number}"), &json!([number, 0, 0]));
+    }
+    assert!(server.drain(Duration::from_secs(30)), "every thread ended");
+    let deliveries = receiver.deliveries();
+    assert_eq!(deliveries.len(), 80);
+    let kinds = |kind: &str| deliveries.iter().filter(|it| it.header("ce-type").ends_with(kind)).count();
+    assert_eq!((kinds(".request"), kinds(".response")), (40, 40));
 }
 
 #[test]

@@ -236,7 +236,7 @@ fn what_cannot_be_sent_is_refused_before_anything_is() {
     check(&["--candidate", "x", "--speed", "2"], 64, "cannot be used with '--speed <X|max>'");
     check(&["--against", &url, "--speed", "fast"], 64, "expected a number above 0");
     check(&["--against", &url, "--concurrency", "0"], 64, "1..=4096");
-    check(&["--against", &url, "--pause-max", "-1"], 64, "--pause-max");
+    check(&["--against", &url, "--pause-max=-1"], 64, "expected seconds from 0 to 86400");
 
     let folder = Folder::with_add_one();
     folder.write("m/model.toml", "[redaction.inputs]\nx = \"mask\"\n");

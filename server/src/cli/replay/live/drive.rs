@@ -77,8 +77,14 @@ where
         let stop = Arc::new(AtomicBool::new(false));
         let handle = runtime.handle().clone();
         thread::scope(|scope| {
-            let read =
-                move || arrivals.map(|arrival| ahead.send(arrival)).take_while(Result::is_ok).for_each(drop);
+            let read = move || {
+                for arrival in arrivals {
+                    // nobody takes more once it is interrupted, or once something could not be read
+                    if ahead.send(arrival).is_err() {
+                        return;
+                    }
+                }
+            };
             spawn(scope, "gannet-replay-read", read)?;
             let its = Arc::clone(&stop);
             spawn(scope, "gannet-replay-send", move || runtime.block_on(until_finished(finish, &its)))?;
@@ -169,5 +175,42 @@ impl Go<'_> {
             let _ = ended.send(outcome).await;
             drop(seat);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::{
+        super::{LiveArgs, schedule::Pace},
+        *,
+    };
+
+    #[derive(Parser)]
+    struct Only {
+        /// A value that the others name.
+        #[arg(long)]
+        candidate: Option<String>,
+        #[command(flatten)]
+        live: LiveArgs,
+    }
+
+    #[test]
+    fn what_cannot_be_read_ends_it_with_the_reason() {
+        let Only { live, candidate } = Only::parse_from(["replay"]);
+        assert!(candidate.is_none());
+        let gone = CaptureError::Conflict("a file: was removed".into());
+        let drive = Drive {
+            tables: &[],
+            arrivals: vec![Err(gone)].into_iter(),
+            target: Arc::new(Target::new("http://127.0.0.1:9", &live).unwrap()),
+            schedule: Schedule::new(Pace::Max, None),
+            concurrency: 2,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut heard = 0;
+        let ended = drive.run(runtime, |_| heard += 1);
+        assert_eq!((ended, heard), (Err("a file: was removed".to_owned()), 0));
     }
 }
