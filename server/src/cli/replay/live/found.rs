@@ -168,7 +168,7 @@ impl<'a> Found<'a> {
         let counts = |counts: &BTreeMap<String, u64>| {
             counts.iter().map(|(name, count)| format!("{name}: {count}")).collect::<Vec<_>>().join(", ")
         };
-        let mut lines = vec![format!("  {} requests in {:.1} s", self.sent, self.seconds())];
+        let mut lines = vec![format!("  {} requests in {:.2} s", self.sent, self.seconds())];
         if !self.versions.is_empty() {
             lines.push(format!("  answered by version {}", counts(&self.versions)));
         }
