@@ -1,6 +1,8 @@
 //! Captured requests: other people's readers open the tables, a crash loses little and leaves a gap, redacted values are
 //! nowhere, and what was captured is replayed, judged and erased. Must not know how tables are written.
 
+mod events;
+mod replay;
 mod retrain;
 
 use std::{
@@ -327,6 +329,33 @@ fn tables_lie_in_an_object_store_too() {
     assert_eq!(code, Some(0), "{why}");
     let listed: Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!(listed[0]["rows"], 100, "{listed}");
+}
+
+#[test]
+fn an_object_store_that_overwrites_is_refused_at_the_start() {
+    let folder = Folder::with_add_one();
+    let store = S3::start_careless();
+    let login = folder.beside("login");
+    fs::write(&login, format!("{KEY}:{SECRET}")).expect("a file");
+    let any = "127.0.0.1:0";
+    let mut server = command();
+    server.args(["serve", "--http", any, "--grpc", any, "--metrics", any, "--admin", any, "--state"]);
+    server.arg(folder.beside("state")).arg("--repository").arg(folder.path());
+    for (key, value) in [
+        ("capture.root", format!("s3://{BUCKET}/captured")),
+        ("capture.endpoint", store.endpoint()),
+        ("capture.credentials", format!("file:{}", login.display())),
+    ] {
+        server.arg("--set").arg(format!("{key}={value}"));
+    }
+    let (passed, output) = bounded(server, READ_BOUND);
+    assert!(!passed, "{output}");
+    for part in ["capture.root", "s3://models/captured", "expected a store in which a write can be refused"] {
+        assert!(output.contains(part), "{part:?} is missing in\n{output}");
+    }
+    assert!(!output.contains("was still running"), "{output}");
+    let left = store.path("captured");
+    assert!(!left.exists() || fs::read_dir(&left).expect("a folder").next().is_none(), "the probe is gone");
 }
 
 #[test]

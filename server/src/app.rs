@@ -22,9 +22,10 @@ use crate::{
     admin::{self, token::TokenFile},
     admission::Admission,
     backends,
-    capture::Capture,
+    capture::{self, Capture},
+    cloud_event::WebhookOut,
     config::{Config, RegistryConfig, RepositoryApi, address::Address},
-    drift::{Outlet, WebhookOut},
+    drift::Outlet,
     edge::EdgeJobs,
     exporter::{self, Exporter},
     net,
@@ -103,7 +104,7 @@ impl App {
         };
         let Rest { state, data, admin, ota, mut threads } = started.inspect_err(|_| stop())?;
         threads.extend([manager, looking]);
-        threads.extend(keeping);
+        threads.extend(keeping.into_iter().flatten());
         let (outlet, telling) = start_outlet(&config, &state).inspect_err(|_| stop())?;
         threads.push(telling);
         Ok(Self { state, config, addresses, data: Some(data), admin: Some(admin), ota, outlet, threads })
@@ -279,7 +280,7 @@ fn open_door(
 }
 
 /// Who keeps a share of the requests.
-fn start_capture(config: &Config) -> anyhow::Result<Option<(Capture, JoinHandle<()>)>> {
+fn start_capture(config: &Config) -> anyhow::Result<Option<capture::Started>> {
     let instance = sources::server_name(&config.registry);
     let place = (config.state_dir.as_path(), instance.as_str(), config.runtime.loader_nice);
     Capture::start(&config.capture, place).map_err(anyhow::Error::msg)

@@ -1,6 +1,7 @@
 //! Captured requests and answers: one thread takes copies from the tap and keeps them as tables, within bounds. A store
 //! that is down or full costs rows, which are counted, and nothing else. Must not know how a request is answered.
 
+mod events;
 mod keeper;
 mod numbers;
 mod shown;
@@ -22,8 +23,11 @@ use gannet_runtime::capture::Tap;
 
 pub use self::shown::{Shown, TableShown};
 pub(crate) use self::storage::open as open_storage;
-use self::{keeper::Keeper, numbers::Numbers};
-use crate::config::{CaptureSettings, Credentials};
+use self::{events::Events, keeper::Keeper, numbers::Numbers};
+use crate::{
+    cloud_event::{Courier, WebhookOut},
+    config::{CaptureSettings, Credentials},
+};
 
 /// What is counted of rows, whatever their model.
 #[derive(Debug, Default)]
@@ -35,6 +39,13 @@ pub(crate) struct Counts {
     pub(crate) no_store: AtomicU64,
     pub(crate) no_room: AtomicU64,
     pub(crate) unfit: AtomicU64,
+    /// Events that their receiver took.
+    pub(crate) events: AtomicU64,
+    /// Events that were not sent, or not taken, by why.
+    pub(crate) events_no_room: AtomicU64,
+    pub(crate) events_refused: AtomicU64,
+    pub(crate) events_unfit: AtomicU64,
+    pub(crate) events_ended: AtomicU64,
 }
 
 /// Capturing, seen by endpoints.
@@ -46,15 +57,19 @@ pub struct Capture {
     stop: Arc<AtomicBool>,
 }
 
+/// What was started, and its threads.
+pub type Started = (Capture, Vec<JoinHandle<()>>);
+
 impl Capture {
-    /// Starts the thread that keeps what comes out of a new tap; `None` where nothing is to be captured.
+    /// Starts the thread that keeps what comes out of a new tap, and the one that sends events of it; `None` where nothing
+    /// is to be captured.
     ///
     /// # Errors
     /// A text: the place, key or credentials that cannot be used, and what to do.
     pub fn start(
         settings: &CaptureSettings,
         (state_dir, instance, nice): (&std::path::Path, &str, i32),
-    ) -> Result<Option<(Self, JoinHandle<()>)>, String> {
+    ) -> Result<Option<Started>, String> {
         let Some(root) = &settings.root else { return Ok(None) };
         let named = |why: String| format!("capture.root: {why}");
         let storage: Arc<dyn Storage> = storage::open(root, settings).map_err(named)?;
@@ -68,7 +83,9 @@ impl Capture {
         }
         let shown = Arc::new(ArcSwap::from_pointee(Shown { place: storage.place(), ..Shown::default() }));
         let (counts, stop) = (Arc::new(Counts::default()), Arc::new(AtomicBool::new(false)));
+        let (events, sending) = start_events(settings, instance, &counts)?.unzip();
         let keeper = Keeper {
+            events: events.map(Arc::new),
             storage,
             key,
             instance: instance.to_owned(),
@@ -89,7 +106,8 @@ impl Capture {
         };
         let thread = std::thread::Builder::new().name("gannet-capture".into()).spawn(run);
         let thread = thread.map_err(|error: io::Error| format!("no thread for capturing: {error}"))?;
-        Ok(Some((Self { tap, counts, shown, stop }, thread)))
+        let threads = std::iter::once(thread).chain(sending).collect();
+        Ok(Some((Self { tap, counts, shown, stop }, threads)))
     }
 
     /// Where copies of requests are taken.
@@ -106,7 +124,7 @@ impl Capture {
 
     /// What is counted: a name, a reason or nothing, and how many.
     #[must_use]
-    pub fn counted(&self) -> [(&'static str, &'static str, u64); 7] {
+    pub fn counted(&self) -> [(&'static str, &'static str, u64); 12] {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let counts = &*self.counts;
         let dropped: u64 = self.tap.streams().iter().map(|(_, stream)| stream.dropped()).sum();
@@ -118,6 +136,11 @@ impl Capture {
             ("dropped", "store", read(&counts.no_store)),
             ("dropped", "room", read(&counts.no_room)),
             ("dropped", "unfit", read(&counts.unfit)),
+            ("events", "", read(&counts.events)),
+            ("events_dropped", "queue_full", read(&counts.events_no_room)),
+            ("events_dropped", "receiver", read(&counts.events_refused)),
+            ("events_dropped", "unfit", read(&counts.events_unfit)),
+            ("events_dropped", "shutdown", read(&counts.events_ended)),
         ]
     }
 
@@ -125,6 +148,19 @@ impl Capture {
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
     }
+}
+
+/// Who sends events, where some are to be sent.
+fn start_events(
+    settings: &CaptureSettings,
+    server: &str,
+    counts: &Arc<Counts>,
+) -> Result<Option<(Events, JoinHandle<()>)>, String> {
+    let to = settings.events_url.clone().zip(settings.events_secret.clone());
+    let Some((url, secret)) = to else { return Ok(None) };
+    let failed = |error: io::Error| format!("capture.events_url: nothing can be sent there: {error}");
+    let courier = Courier::new(WebhookOut { url, secret }).map_err(failed)?;
+    Events::start(courier, server, settings.tap.bytes_max, Arc::clone(counts)).map(Some).map_err(failed)
 }
 
 /// The key that values are hashed with.

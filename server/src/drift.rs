@@ -5,4 +5,4 @@ pub mod disclose;
 mod event;
 mod outlet;
 
-pub use self::outlet::{Outlet, WebhookOut};
+pub use self::outlet::Outlet;

@@ -50,6 +50,8 @@ pub mod rehearsal;
 
 pub mod baseline;
 
+pub mod cloud_event;
+
 pub mod capture;
 
 pub mod drift;

@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,7 +15,9 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use s3s::{auth::SimpleAuth, service::S3ServiceBuilder};
+use s3s::{
+    S3Request, S3Result, access::S3Access, auth::SimpleAuth, dto::PutObjectInput, service::S3ServiceBuilder,
+};
 use tokio::sync::oneshot;
 
 /// Who may use it.
@@ -28,15 +31,25 @@ pub(crate) struct S3 {
     folder: tempfile::TempDir,
     pub(crate) address: SocketAddr,
     requests: Arc<AtomicU64>,
+    is_careless: bool,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 impl S3 {
     pub(crate) fn start() -> Self {
+        Self::begin(false)
+    }
+
+    /// One that overwrites what it is told to write only where there is nothing, as some stores do.
+    pub(crate) fn start_careless() -> Self {
+        Self::begin(true)
+    }
+
+    fn begin(is_careless: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join(BUCKET)).expect("a bucket");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, super::mlflow::free_port()));
-        let mut store = Self { folder, address, requests: Arc::default(), running: None };
+        let mut store = Self { folder, address, requests: Arc::default(), is_careless, running: None };
         store.run();
         store
     }
@@ -46,11 +59,12 @@ impl S3 {
         let (stop, stopped) = oneshot::channel();
         let (root, address, requests) =
             (self.folder.path().to_owned(), self.address, Arc::clone(&self.requests));
+        let is_careless = self.is_careless;
         let (listens, listening) = std::sync::mpsc::sync_channel(1);
         let serve = move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(serve(&root, address, requests, (stopped, listens)));
+            runtime.block_on(serve((&root, is_careless), address, requests, (stopped, listens)));
         };
         let thread = std::thread::Builder::new().name("s3".into()).spawn(serve).expect("a thread");
         listening.recv().expect("it listens");
@@ -85,8 +99,25 @@ impl Drop for S3 {
     }
 }
 
+/// Forgets the condition of a write, once its signature was checked.
+struct Careless;
+
+type Checked<'a> = Pin<Box<dyn Future<Output = S3Result<()>> + Send + 'a>>;
+
+impl S3Access for Careless {
+    fn put_object<'a, 'b, 'c>(&'a self, request: &'b mut S3Request<PutObjectInput>) -> Checked<'c>
+    where
+        'a: 'c,
+        'b: 'c,
+        Self: 'c,
+    {
+        request.input.if_none_match = None;
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
 async fn serve(
-    root: &Path,
+    (root, is_careless): (&Path, bool),
     address: SocketAddr,
     requests: Arc<AtomicU64>,
     (mut stopped, listens): (oneshot::Receiver<()>, std::sync::mpsc::SyncSender<()>),
@@ -94,6 +125,9 @@ async fn serve(
     let files = s3s_fs::FileSystem::new(root).expect("a folder");
     let mut builder = S3ServiceBuilder::new(files);
     builder.set_auth(SimpleAuth::from_single(KEY, SECRET));
+    if is_careless {
+        builder.set_access(Careless);
+    }
     let service = builder.build();
     let listener = tokio::net::TcpListener::bind(address).await.expect("the port is free");
     listens.send(()).expect("somebody waits");

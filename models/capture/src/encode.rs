@@ -17,8 +17,9 @@ use parquet::{
 };
 
 use crate::{
-    CaptureError, Column, Form, Layout, Row, Values,
+    CaptureError, Column, Form, Layout, Redacted, Row, Values,
     layout::{fixed, list_of},
+    redacted::redact,
 };
 
 /// Bytes that a row takes beside its tensors and texts.
@@ -75,6 +76,18 @@ impl Tensors {
     }
 }
 
+/// The values of a column.
+fn pick<'a>(
+    column: &Column,
+    place: usize,
+    (inputs, outputs): (&'a [Values], &'a [Values]),
+) -> Option<&'a Values> {
+    match column.side {
+        Side::Input => inputs.get(place),
+        Side::Output => outputs.get(place),
+    }
+}
+
 fn int32(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
@@ -122,13 +135,17 @@ impl Rows {
         self.bytes
     }
 
+    /// What may be known of a row that is of this table: its inputs and outputs as far as they have columns.
+    pub fn redacted<'a>(&'a self, row: &'a Row) -> impl Iterator<Item = (&'a Column, Redacted<'a>)> {
+        self.layout.columns.iter().zip(&self.places).filter_map(|(column, &place)| {
+            Some((column, redact(column, pick(column, place, (&row.inputs, &row.outputs))?, &self.redactor)))
+        })
+    }
+
     /// Takes a row in. Nothing of what is redacted is kept in memory from here on.
     pub fn append(&mut self, mut row: Row) -> Appended {
         let (inputs, outputs) = (std::mem::take(&mut row.inputs), std::mem::take(&mut row.outputs));
-        let pick = |column: &Column, place: usize| match column.side {
-            Side::Input => inputs.get(place),
-            Side::Output => outputs.get(place),
-        };
+        let pick = |column: &Column, place: usize| pick(column, place, (&inputs, &outputs));
         let is_text = |(column, place): (&Column, &usize)| {
             column.dtype != DType::Bytes
                 || column.form != Form::Values
@@ -144,10 +161,12 @@ impl Rows {
                 tensors
                     .shapes
                     .extend(values.shape.iter().map(|&axis| i64::try_from(axis).unwrap_or(i64::MAX)));
-                match column.form {
-                    Form::Values => push_values(column.dtype, &values.data, tensors),
-                    Form::Masked => {}
-                    Form::Hashed => push_hashes(column.dtype, &values.data, &self.redactor, tensors),
+                match redact(column, values, &self.redactor) {
+                    Redacted::Plain(values) => push_values(column.dtype, &values.data, tensors),
+                    Redacted::Masked(_) => {}
+                    Redacted::Hashed(_, hashes) => {
+                        hashes.iter().for_each(|hash| push_text(hash.as_bytes(), tensors));
+                    }
                 }
             }
             tensors.shape_offsets.push(int32(tensors.shapes.len()));
@@ -284,42 +303,8 @@ fn push_values(dtype: DType, data: &[u8], tensors: &mut Tensors) {
     }
 }
 
-fn chunks<const N: usize>(data: &[u8]) -> impl Iterator<Item = [u8; N]> {
+pub(crate) fn chunks<const N: usize>(data: &[u8]) -> impl Iterator<Item = [u8; N]> {
     data.as_chunks::<N>().0.iter().copied()
-}
-
-fn push_hashes(dtype: DType, data: &[u8], redactor: &Redactor, tensors: &mut Tensors) {
-    if dtype == DType::Bytes {
-        elements(data).for_each(|element| push_text(redactor.hash(element).as_bytes(), tensors));
-        return;
-    }
-    for text in texts(dtype, data) {
-        push_text(redactor.hash(text.as_bytes()).as_bytes(), tensors);
-    }
-}
-
-/// Each number as JSON writes it.
-fn texts(dtype: DType, data: &[u8]) -> Vec<String> {
-    match dtype {
-        DType::Bool => data.iter().map(|flag| (*flag != 0).to_string()).collect(),
-        DType::Uint8 => data.iter().map(u8::to_string).collect(),
-        DType::Int8 => chunks(data).map(|chunk| i8::from_le_bytes(chunk).to_string()).collect(),
-        DType::Uint16 => chunks(data).map(|chunk| u16::from_le_bytes(chunk).to_string()).collect(),
-        DType::Int16 => chunks(data).map(|chunk| i16::from_le_bytes(chunk).to_string()).collect(),
-        DType::Uint32 => chunks(data).map(|chunk| u32::from_le_bytes(chunk).to_string()).collect(),
-        DType::Int32 => chunks(data).map(|chunk| i32::from_le_bytes(chunk).to_string()).collect(),
-        DType::Uint64 => chunks(data).map(|chunk| u64::from_le_bytes(chunk).to_string()).collect(),
-        DType::Int64 => chunks(data).map(|chunk| i64::from_le_bytes(chunk).to_string()).collect(),
-        DType::Fp16 => {
-            chunks(data).map(|chunk| half::f16::from_le_bytes(chunk).to_f32().to_string()).collect()
-        }
-        DType::Bf16 => {
-            chunks(data).map(|chunk| half::bf16::from_le_bytes(chunk).to_f32().to_string()).collect()
-        }
-        DType::Fp32 => chunks(data).map(|chunk| f32::from_le_bytes(chunk).to_string()).collect(),
-        DType::Fp64 => chunks(data).map(|chunk| f64::from_le_bytes(chunk).to_string()).collect(),
-        DType::Bytes => Vec::new(),
-    }
 }
 
 /// The two columns of an input or output: a list for each row.

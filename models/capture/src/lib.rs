@@ -12,17 +12,22 @@ pub mod row;
 
 mod decode;
 mod encode;
+mod redacted;
 
 mod delta;
 pub mod table;
 
+pub mod arrival;
+
 pub mod evaluate;
 pub mod labels;
 
+pub use arrival::{Arrival, Arrivals};
 pub use date::date;
 pub use encode::{Appended, Rows};
 pub use error::CaptureError;
 pub use layout::{Column, Form, Layout};
+pub use redacted::Redacted;
 pub use row::{Captured, Latency, Row, Values};
 pub use storage::{Local, Storage};
 pub use table::{Table, tables};

@@ -249,7 +249,12 @@ impl Table {
         format!("{}/{path}", self.root)
     }
 
-    fn read_file(&self, path: &str) -> Result<Bytes, CaptureError> {
+    /// Its files.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Add> {
+        self.snapshot.files.values()
+    }
+
+    pub(crate) fn read_file(&self, path: &str) -> Result<Bytes, CaptureError> {
         let key = self.key(path);
         self.storage.read(&key)?.ok_or_else(|| {
             CaptureError::Conflict(format!("{key}: was removed while it was to be read; look again"))

@@ -24,7 +24,7 @@ use gannet_runtime::{
     servable::Servable,
 };
 
-use super::{Counts, Shown, TableShown, numbers::Numbers};
+use super::{Counts, Shown, TableShown, events::Events, numbers::Numbers};
 use crate::config::CaptureSettings;
 
 /// Time between two looks at what is due.
@@ -52,6 +52,8 @@ pub(super) struct Open {
 }
 
 pub(super) struct Keeper {
+    /// Who is told of every row, whatever becomes of it here.
+    pub(super) events: Option<Arc<Events>>,
     pub(super) storage: Arc<dyn Storage>,
     pub(super) key: Option<RedactionKey>,
     pub(super) instance: String,
@@ -123,12 +125,19 @@ impl Keeper {
 
     fn take(&mut self, copy: &Copied) {
         self.tap.taken(copy);
-        if self.full {
+        if self.full && self.events.is_none() {
             return add(&self.counts.no_room, 1);
         }
         let row = self.row(copy);
         let day = date(row.time_us / 1000);
+        let (full, events) = (self.full, self.events.clone());
         let Some(open) = self.open(&copy.servable) else { return add(&self.counts.no_room, 1) };
+        if let Some(events) = events {
+            events.tell(&open.rows, &row, &open.shown.model, clock::wall_ms(copy.ended));
+        }
+        if full {
+            return add(&self.counts.no_room, 1);
+        }
         if open.date != day && !open.rows.is_empty() {
             open.close();
         }

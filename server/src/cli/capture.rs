@@ -73,6 +73,11 @@ pub(super) struct EraseArgs {
 type Failed = (u8, String);
 
 impl PlaceArgs {
+    /// The model, where one is named.
+    pub(super) fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
     /// The tables there.
     ///
     /// # Errors

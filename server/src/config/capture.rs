@@ -25,6 +25,10 @@ pub struct CaptureSettings {
     pub credentials: Option<Credentials>,
     /// An object store other than Amazon's.
     pub endpoint: Option<String>,
+    /// Where captured requests and answers are sent as events too; `None`: nowhere.
+    pub events_url: Option<String>,
+    /// What they are signed with.
+    pub events_secret: Option<Credentials>,
     /// What values are hashed with where a model's redaction says so.
     pub redaction_key: Option<Credentials>,
 }
@@ -54,6 +58,8 @@ impl Default for CaptureSettings {
             bytes_max: 10 << 30,
             credentials: None,
             endpoint: None,
+            events_url: None,
+            events_secret: None,
             redaction_key: None,
         }
     }

@@ -71,6 +71,7 @@ pub fn compose(sources: &Sources) -> Result<Config, Faults> {
         ));
     }
     check_drift(&config, &mut faults);
+    check_capture(&config, &mut faults);
     if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
 }
 
@@ -179,6 +180,25 @@ fn check_drift(config: &Config, faults: &mut Vec<Fault>) {
     let expected = "no address without a drift.webhook_secret";
     let advice = "name what events are signed with, such as drift.webhook_secret = \"env:NAME\"";
     faults.push(Fault::new(config.source(key), key, expected, "an address").advise(advice));
+}
+
+/// Where captured requests are sent, what their events are signed with, and that there are any.
+fn check_capture(config: &Config, faults: &mut Vec<Fault>) {
+    let (capture, key) = (&config.capture, "capture.events_url");
+    if capture.events_url.is_none() {
+        return;
+    }
+    let mut missing = |what: &str, advice: &str| {
+        let expected = format!("no address without {what}");
+        faults.push(Fault::new(config.source(key), key, expected, "an address").advise(advice));
+    };
+    if capture.root.is_none() {
+        missing("a capture.root", "name where captured requests are kept: what is captured is what is sent");
+    }
+    if capture.events_secret.is_none() {
+        let advice = "name what events are signed with, such as capture.events_secret = \"env:NAME\"";
+        missing("a capture.events_secret", advice);
+    }
 }
 
 /// What no key can tell alone.

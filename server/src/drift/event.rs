@@ -1,12 +1,10 @@
-//! An alarm as a CloudEvent 1.0 in structured JSON, signed as Standard Webhooks has it. Pure. Must not know how it is sent.
+//! An alarm as a CloudEvent 1.0 in structured JSON. Pure. Must not know how it is sent.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use gannet_runtime::drift::Report;
-use hmac::{Hmac, Mac as _};
 use serde_json::{Value, json};
-use sha2::Sha256;
 
 use super::disclose;
+use crate::cloud_event::rfc3339;
 
 /// An alarm that began.
 pub(super) const ALARM: &str = "dev.gannet.drift.alarm";
@@ -48,54 +46,4 @@ pub(super) fn event(kind: &str, server: &str, report: &Report, at_ms: u64) -> Va
             "alarm": report.alarm, "budget_days": report.budget_days, "features": told,
         },
     })
-}
-
-/// `v1,BASE64` of what is signed: id, time and body.
-pub(super) fn signature(secret: &[u8], id: &str, timestamp: &str, body: &[u8]) -> Option<String> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
-    for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
-        mac.update(part);
-    }
-    Some(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())))
-}
-
-/// A time of the calendar in UTC, from the days since 1970 (after Howard Hinnant's `civil_from_days`).
-fn rfc3339(ms: u64) -> String {
-    let (days, ms_of_day) = (ms / 86_400_000, ms % 86_400_000);
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (second, fraction) = (ms_of_day / 1000, ms_of_day % 1000);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:03}Z")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_those_of_the_calendar() {
-        for (ms, expected) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
-            (1_795_301_132_372, "2026-11-21T22:45:32.372Z"),
-        ] {
-            assert_eq!(rfc3339(ms), expected);
-        }
-    }
-
-    #[test]
-    fn signatures_are_those_that_our_own_receiver_takes() {
-        // MLflow signs in the same way; recorded from MLflow 3.17
-        let body = r#"{"entity": "model_version_alias", "action": "created", "timestamp": "2026-11-21T22:45:32.372817+00:00", "data": {"name": "iris-onnx", "alias": "challenger", "version": "1"}}"#;
-        let id = "95a7cd82-53ed-4f8c-b7ba-32448083d9ec";
-        let signed = signature(b"s3cr3t", id, "1795301132", body.as_bytes()).unwrap();
-        assert_eq!(signed, "v1,HrnCl37BiGeaAzyzCXKBFoM+Qbld+cuolgQc8+OGIRs=");
-    }
 }

@@ -3,12 +3,13 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    fmt, io,
+    io,
     sync::Arc,
     thread::JoinHandle,
     time::Duration,
 };
 
+use bytes::Bytes;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use gannet_models::{ModelName, Version};
 use gannet_registry::Registry;
@@ -19,7 +20,7 @@ use gannet_runtime::{
 use serde_json::Value;
 
 use super::event;
-use crate::config::Credentials;
+use crate::cloud_event::{Courier, Message, WebhookOut};
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(250);
@@ -29,25 +30,8 @@ const EVENTS_MAX: usize = 64;
 const TRIES_MAX: u32 = 6;
 /// Time before the second try; doubled before each further one.
 const BACKOFF: Duration = Duration::from_millis(500);
-/// Time for an answer.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 /// Time between two rounds of values, where no window ended in between.
 const VALUES_PERIOD_NS: u64 = 60_000_000_000;
-
-/// Where alarms go.
-#[derive(Clone)]
-pub struct WebhookOut {
-    /// `https://...`, or `http://` to this machine.
-    pub url: String,
-    /// What events are signed with.
-    pub secret: Credentials,
-}
-
-impl fmt::Debug for WebhookOut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WebhookOut").field("url", &self.url).finish_non_exhaustive()
-    }
-}
 
 /// The thread's other end.
 #[derive(Debug)]
@@ -74,7 +58,7 @@ struct Waiting {
 struct Work {
     drift: Arc<Drift>,
     registry: Option<Arc<Registry>>,
-    webhook: Option<(WebhookOut, reqwest::Client)>,
+    webhook: Option<Courier>,
     server: String,
     told: HashMap<(ModelName, Version), Told>,
     waiting: VecDeque<Waiting>,
@@ -92,12 +76,7 @@ impl Outlet {
         server: String,
     ) -> io::Result<(Self, JoinHandle<()>)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let client = || {
-            gannet_registry::provide_crypto();
-            let builder = reqwest::Client::builder().timeout(ANSWER_TIME_MAX).no_proxy();
-            builder.redirect(reqwest::redirect::Policy::none()).build().map_err(io::Error::other)
-        };
-        let webhook = webhook.map(|webhook| client().map(|client| (webhook, client))).transpose()?;
+        let webhook = webhook.map(Courier::new).transpose()?;
         let (stop, stopped) = bounded(1);
         let mut work =
             Work { drift, registry, webhook, server, told: HashMap::new(), waiting: VecDeque::new() };
@@ -158,40 +137,30 @@ impl Work {
 
     /// Sends what is due, one after the other.
     fn send_due(&mut self, runtime: &tokio::runtime::Runtime) {
-        let Some((webhook, client)) = &self.webhook else { return };
+        let Some(webhook) = &self.webhook else { return };
         let Some(first) = self.waiting.front_mut().filter(|first| first.due <= clock::now()) else { return };
-        let sent = runtime.block_on(send(webhook, client, &first.event));
+        let sent = runtime.block_on(webhook.send(message(&first.event)));
         first.tries += 1;
         match sent {
             Ok(()) => drop(self.waiting.pop_front()),
             Err(why) if first.tries >= TRIES_MAX => {
-                tracing::warn!(url = %webhook.url, %why, "an event was not taken by the webhook; it is given up");
+                tracing::warn!(url = webhook.url(), %why, "an event was not taken by the webhook; it is given up");
                 self.waiting.pop_front();
             }
             Err(why) => {
-                tracing::debug!(url = %webhook.url, %why, "an event was not taken by the webhook");
+                tracing::debug!(url = webhook.url(), %why, "an event was not taken by the webhook");
                 first.due = clock::now() + BACKOFF * (1 << (first.tries - 1));
             }
         }
     }
 }
 
-async fn send(webhook: &WebhookOut, client: &reqwest::Client, event: &Value) -> Result<(), String> {
-    let secret = webhook.secret.read()?;
-    let body = event.to_string();
-    let id = event["id"].as_str().unwrap_or_default();
-    let timestamp = (clock::wall_ms(clock::now()) / 1000).to_string();
-    let signature =
-        event::signature(secret.as_bytes(), id, &timestamp, body.as_bytes()).ok_or("the secret is no key")?;
-    let request = client
-        .post(&webhook.url)
-        .header("content-type", "application/cloudevents+json; charset=utf-8")
-        .header("webhook-id", id)
-        .header("webhook-timestamp", timestamp)
-        .header("webhook-signature", signature)
-        .body(body);
-    let status = request.send().await.map_err(|error| error.to_string())?.status();
-    if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
+fn message(event: &Value) -> Message {
+    Message {
+        id: event["id"].as_str().unwrap_or_default().to_owned(),
+        headers: vec![("content-type", "application/cloudevents+json; charset=utf-8".to_owned())],
+        body: Bytes::from(event.to_string()),
+    }
 }
 
 /// What a tracking server is told.

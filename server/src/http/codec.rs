@@ -1,6 +1,8 @@
 //! The inference body: JSON, with tensors in it or as bytes behind it, to and from [`Ask`] and [`Answer`].
 //! Must not know models: what a request must fit is checked elsewhere.
 
+pub mod answer;
+
 use bytes::Bytes;
 use gannet_models::DType;
 use gannet_runtime::{

@@ -13,6 +13,12 @@ pub fn render_capture(counted: &[(&str, &str, u64)], waiting_bytes: usize) -> St
         ("bytes", "gannet_capture_bytes_total", "Bytes of files that were written"),
         ("files", "gannet_capture_files_total", "Files that were written"),
         ("dropped", "gannet_capture_dropped_total", "Captured requests that were lost, and why"),
+        ("events", "gannet_capture_events_total", "Events of captured requests and answers that were taken"),
+        (
+            "events_dropped",
+            "gannet_capture_events_dropped_total",
+            "Events that were not sent or not taken, and why",
+        ),
     ];
     for (what, name, help) in families {
         family(&mut page, name, "counter", help);

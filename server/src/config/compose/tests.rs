@@ -82,6 +82,10 @@ fn every_key_can_be_set_from_everywhere() {
         if name == "drift.webhook_url" {
             all.settings.push("drift.webhook_secret=env:SECRET".into());
         }
+        if name == "capture.events_url" {
+            all.settings.push("capture.events_secret=env:SECRET".into());
+            all.settings.push("capture.root=/capture".into());
+        }
         let config = compose(&all).unwrap_or_else(|faults| panic!("{name}: {faults}"));
         assert_eq!(config.source(name), "--flag");
         all.flags.clear();
@@ -181,4 +185,16 @@ fn unknown_variables_are_told_apart() {
     let config = compose(&sources(&[], "", &variables)).unwrap();
     assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
     assert!(config.warnings[0].contains("GANNET_HTTP "));
+}
+
+#[test]
+fn events_of_captured_requests_want_a_place_and_a_secret() {
+    let url = ("--set", "capture.events_url", "http://127.0.0.1:9/");
+    let text = compose(&sources(&[url], "", &[])).unwrap_err().to_string();
+    for part in ["capture.events_url", "without a capture.root", "without a capture.events_secret"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let away = ("--set", "capture.events_url", "http://example.org/");
+    let text = compose(&sources(&[away], "", &[])).unwrap_err().to_string();
+    assert!(text.contains("https://..., or http:// to this machine"), "{text}");
 }

@@ -84,6 +84,20 @@ pub(super) const KEYS: &[Key] = &[
         c.capture.credentials.as_ref().map(ToString::to_string)
     ),
     key!(
+        "capture.events_url",
+        "where captured requests and answers are sent too, as CloudEvents in the format of KServe's logger",
+        "https://..., or http:// to this machine",
+        |c, g| c.capture.events_url = Some(drift::url(g)?),
+        c.capture.events_url
+    ),
+    key!(
+        "capture.events_secret",
+        "what they are signed with",
+        "env:NAME or file:PATH",
+        |c, g| c.capture.events_secret = Some(Credentials::parse(g.text()?)?),
+        c.capture.events_secret.as_ref().map(ToString::to_string)
+    ),
+    key!(
         "redaction.key",
         "what values are hashed with where a model's redaction says \"hash\"; 16 bytes or more",
         "env:NAME or file:PATH",
