@@ -29,6 +29,9 @@ const LEARNERS_BET: usize = 3;
 /// Weight of the reference in what they expect, in rows.
 const PRIOR_ROWS: f32 = 32.0;
 
+/// What is tolerated at most, of a reference that says nearly nothing.
+const TOLERANCE_MAX: f64 = 0.9;
+
 /// How much more often than tolerated an event may come, for each expert of [`RateDetector`].
 const RATES: [f64; 5] = [1.25, 1.5, 2.0, 4.0, 8.0];
 
@@ -144,13 +147,17 @@ impl<R: Real> DriftDetector<R> {
         })
     }
 
-    /// The tolerance that covers `tolerated` and the mean error of a reference of `rows` rows in `bins` bins.
+    /// The tolerance that covers `tolerated` and the error of a reference of `rows` rows in `bins` bins: its mean and two
+    /// standard deviations, or one small reference in four would be found to differ from its own law.
     #[must_use]
     pub fn tolerance(tolerated: f64, bins: usize, rows: u64) -> f64 {
         let bins = bins as f64;
         let share = 1.0 / bins;
-        let spread = (2.0 / std::f64::consts::PI * share * (1.0 - share) / rows.max(1) as f64).sqrt();
-        tolerated + 0.5 * bins * spread
+        // of a half-normal law, for each bin
+        let (mean, variance) = (2.0 / std::f64::consts::PI, 1.0 - 2.0 / std::f64::consts::PI);
+        let of_bin = share * (1.0 - share) / rows.max(1) as f64;
+        let deviation = (bins * variance * of_bin).sqrt();
+        (tolerated + 0.5 * (bins * (mean * of_bin).sqrt() + 2.0 * deviation)).min(TOLERANCE_MAX)
     }
 
     /// Takes one batch of rows, counted by bin, and gives the statistic.

@@ -161,6 +161,8 @@ impl Reference {
 #[derive(Debug, Clone)]
 pub struct FeatureMonitor {
     reference: Arc<Reference>,
+    /// How many independent rows the reference is worth.
+    reference_rows: u64,
     /// By bin: the detector's in the lower half, and in the upper one its number among the rare ones, from one.
     places: Box<[u8]>,
     /// The detector's bins.
@@ -211,14 +213,26 @@ impl FeatureMonitor {
     /// [`StatsError`] for a reference without values, or whose counts do not fit its bins.
     pub fn new(reference: impl Into<Arc<Reference>>) -> Result<Self, StatsError> {
         let reference: Arc<Reference> = reference.into();
+        let rows = reference.counts.rows();
+        Self::of_rows(reference, rows)
+    }
+
+    /// The same against a reference that is worth so many independent rows, at most those that it counts: values out of one
+    /// sample are alike, and many of few samples err as much as few.
+    ///
+    /// # Errors
+    /// As [`FeatureMonitor::new`].
+    pub fn of_rows(reference: Arc<Reference>, rows: u64) -> Result<Self, StatsError> {
         let (bins, counts) = (reference.bins.count(), &reference.counts.counts);
         StatsError::check_length("counts", bins, counts.len())?;
-        let rows = reference.counts.rows();
-        StatsError::check(rows > 0, "reference", "at least 1 row", 0.0)?;
+        let counted = reference.counts.rows();
+        StatsError::check(counted > 0, "reference", "at least 1 row", 0.0)?;
+        let rows = rows.clamp(1, counted);
+        let worth = rows as f64 / counted as f64;
         let coarse = coarse(counts);
         let count = coarse.last().map_or(0, |last| last + 1);
         let mut shares = vec![0.0; count];
-        coarse.iter().zip(counts).for_each(|(bin, n)| shares[*bin] += *n as f64);
+        coarse.iter().zip(counts).for_each(|(bin, n)| shares[*bin] += *n as f64 * worth);
         // what the reference never had may come all the same
         let total: f64 = rows as f64 + 0.5 * count as f64;
         shares.iter_mut().for_each(|share| *share = (*share + 0.5) / total);
@@ -229,7 +243,7 @@ impl FeatureMonitor {
             places[bin] |= number << 4;
             // what a short reference happens not to have may be there all the same: two standard errors, and the rule
             // of three
-            let count = counts[bin] as f64;
+            let count = counts[bin] as f64 * worth;
             let rate = ((count + 2.0 * count.sqrt() + 3.0) / rows as f64).min(1.0);
             Ok((name, RateDetector::new(rate)?))
         });
@@ -243,8 +257,9 @@ impl FeatureMonitor {
             window: vec![0; bins].into(),
             sums: Sums { center: reference.counts.moments.mean(), ..Sums::default() },
             last: None,
-            smoothed: counts.iter().map(|n| (*n as f64 / rows as f64) as f32).collect(),
+            smoothed: counts.iter().map(|n| (*n as f64 / counted as f64) as f32).collect(),
             correlation: Correlation::default(),
+            reference_rows: rows,
             reference,
         })
     }
@@ -353,7 +368,7 @@ impl FeatureMonitor {
         let threshold = PsiThreshold {
             bins: counts.counts.iter().zip(&reference.counts).filter(|(a, b)| **a + **b > 0).count().max(2)
                 as u64,
-            reference: reference.rows(),
+            reference: self.reference_rows,
             current: counts.rows(),
             tolerated: PSI_TOLERATED,
             alpha: thresholds.alpha,

@@ -1,0 +1,158 @@
+//! Fleets by seeded simulation: a thousand devices that see what the calibration saw, and others. `GANNET_PROOF=full`
+//! multiplies the seeds and nothing else.
+
+use gannet_stats::random::Random;
+
+use super::*;
+use crate::drift::{DriftConfig, State};
+
+const DEVICES: u64 = 1000;
+/// Time between two reports of a device.
+const PERIOD_MS: u64 = 3_600_000;
+/// Samples of a calibration, and values of one.
+const SAMPLES: u64 = 100;
+const WIDTH: u64 = 64;
+
+fn seeds(small: u64, full: u64) -> std::ops::Range<u64> {
+    0..if std::env::var("GANNET_PROOF").is_ok_and(|wish| wish == "full") { full } else { small }
+}
+
+/// Draws what devices and calibrations see: values of one sample have a part in common.
+struct World {
+    random: Random,
+    /// Share of the variance that values of one sample have in common.
+    common: f64,
+}
+
+impl World {
+    /// One value of a sample of its own.
+    fn value(&mut self, shift: f64) -> f64 {
+        let (common, own) = (self.random.normal(), self.random.normal());
+        self.common.sqrt() * common + (1.0 - self.common).sqrt() * own + shift
+    }
+
+    fn bundle(&mut self, sequence: u64, rows: u64) -> Arc<DeviceBundle> {
+        let mut values = Vec::new();
+        for _ in 0..SAMPLES {
+            let common = self.random.normal();
+            values.extend((0..WIDTH).map(|_| {
+                let own = self.random.normal();
+                Some(self.common.sqrt() * common + (1.0 - self.common).sqrt() * own)
+            }));
+        }
+        let reference = Arc::new(Reference::of_numbers(&values).unwrap());
+        let input = |name: &str| DeviceInput { name: name.into(), reference: Arc::clone(&reference), rows };
+        Arc::new(DeviceBundle {
+            model: ModelName::new("m").unwrap(),
+            version: Version::new("1").unwrap(),
+            sequence,
+            inputs: vec![input("x"), input("y")],
+        })
+    }
+}
+
+fn shared(watch: &DeviceWatch, now_ms: u64) -> Shared {
+    Shared { config: DriftConfig::default(), sources: watch.sources(), factor: 1.0, now_ms }
+}
+
+/// Reports of so many rounds of the fleet, and the last report; `y` alone is shifted.
+fn fleet(world: &mut World, bundle: &Arc<DeviceBundle>, rounds: u64, shift: f64) -> Report {
+    let mut watch = DeviceWatch::new(bundle, 0);
+    for row in 0..rounds * DEVICES {
+        let shared = shared(&watch, row * PERIOD_MS / DEVICES);
+        watch.push(&[Some(world.value(0.0)), Some(world.value(shift))], &shared);
+    }
+    let shared = shared(&watch, rounds * PERIOD_MS);
+    watch.look(&shared);
+    watch.report(&shared)
+}
+
+#[test]
+fn a_fleet_that_sees_what_the_calibration_saw_raises_no_alarm() {
+    // a day of hourly reports, for samples whose values are alike, somewhat alike, and independent
+    for (common, rows) in [(1.0, SAMPLES), (0.3, SAMPLES * 3), (0.0, SAMPLES * WIDTH)] {
+        for seed in seeds(4, 200) {
+            let mut world = World { random: Random::new(seed), common };
+            let bundle = world.bundle(1, rows);
+            let report = fleet(&mut world, &bundle, 24, 0.0);
+            let most = report.features.iter().map(|feature| feature.log_e).fold(f64::NEG_INFINITY, f64::max);
+            assert_eq!(
+                (report.alarms, report.state, report.rows),
+                (0, State::Ok, 24 * DEVICES),
+                "seed {seed}, common {common}: evidence {most} of {}",
+                report.features[0].h
+            );
+        }
+    }
+}
+
+#[test]
+fn values_of_one_sample_are_not_worth_as_many_samples() {
+    // taken for 6,400 values, a hundred samples that say one thing each would be found to differ
+    let alarms = seeds(4, 200).map(|seed| {
+        let mut world = World { random: Random::new(seed), common: 1.0 };
+        let bundle = world.bundle(1, SAMPLES * WIDTH);
+        fleet(&mut world, &bundle, 24, 0.0).alarms
+    });
+    assert!(alarms.sum::<u64>() > 0);
+}
+
+#[test]
+fn a_fleet_that_sees_something_else_is_an_alarm_that_names_the_input() {
+    for (common, rows, shift, most) in [(1.0, SAMPLES, 1.0, 1000), (0.0, SAMPLES * WIDTH, 0.5, 1000)] {
+        for seed in seeds(4, 200) {
+            let mut world = World { random: Random::new(seed), common };
+            let bundle = world.bundle(1, rows);
+            let report = fleet(&mut world, &bundle, 2, shift);
+            let alarm = report.alarm.unwrap_or_else(|| panic!("seed {seed}, common {common}: no alarm"));
+            assert_eq!(alarm.culprits, ["y"], "seed {seed}");
+            assert!(alarm.rows <= most, "seed {seed}, common {common}: after {} rows", alarm.rows);
+            assert_eq!((report.source, report.baseline), (Source::Devices { sequence: 1 }, "calibration"));
+        }
+    }
+}
+
+#[test]
+fn an_input_of_which_nothing_is_said_is_not_missing() {
+    let mut world = World { random: Random::new(3), common: 0.0 };
+    let bundle = world.bundle(1, SAMPLES * WIDTH);
+    let mut watch = DeviceWatch::new(&bundle, 0);
+    for row in 0..2 * DEVICES {
+        let shared = shared(&watch, row);
+        let said = (row % 3 == 0).then(|| world.value(0.0));
+        watch.push(&[said, None], &shared);
+    }
+    let shared = shared(&watch, 2 * DEVICES);
+    let report = watch.report(&shared);
+    let looked_at = |at: usize| report.features[at].current.iter().sum::<f64>() > 0.5;
+    assert_eq!((report.state, looked_at(0), looked_at(1)), (State::Ok, true, false), "{report:?}");
+}
+
+#[test]
+fn a_watch_ends_with_its_bundle_or_once_a_newer_one_has_taken_its_place() {
+    let mut world = World { random: Random::new(1), common: 0.0 };
+    let bundles = [1, 2].map(|sequence| world.bundle(sequence, SAMPLES));
+    let heard_ms = [5, 1000];
+    let watches = || -> BTreeMap<Key, DeviceWatch> {
+        let one = |(bundle, at): (&Arc<DeviceBundle>, u64)| {
+            let mut watch = DeviceWatch::new(bundle, 0);
+            let shared = shared(&watch, at);
+            watch.push(&[Some(0.0), Some(0.0)], &shared);
+            ((bundle.model.clone(), bundle.sequence), watch)
+        };
+        bundles.iter().zip(heard_ms).map(one).collect()
+    };
+    let left = |mut watches: BTreeMap<Key, DeviceWatch>, now_ms: u64| -> Vec<u64> {
+        end_replaced(&mut watches, now_ms);
+        watches.keys().map(|(_, sequence)| *sequence).collect()
+    };
+    assert_eq!(left(watches(), REPLACED_MS + 4), [1, 2]);
+    assert_eq!(left(watches(), REPLACED_MS + 5), [2]);
+    // the newest stays, however silent it is
+    assert_eq!(left(watches(), 100 * REPLACED_MS), [2]);
+    let of_gone = watches();
+    let [old, new] = bundles;
+    drop(new);
+    assert_eq!(left(of_gone, 6), [1]);
+    assert_eq!(Arc::weak_count(&old), 0);
+}
