@@ -28,13 +28,13 @@ use arc_swap::ArcSwap;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use gannet_models::ModelName;
 
+use self::devices::DeviceRow;
 pub use self::{
     baseline::Baseline,
     build::{Builder, CellValue},
     devices::{DeviceBundle, DeviceInput},
     report::{Alarm, Estimate, FeatureReport, Fed, Report, Source, State},
 };
-use self::devices::DeviceRow;
 use crate::{
     InferError, InferResponse,
     request::{Checked, Tensors},

@@ -72,7 +72,8 @@ fn cuts<R: Real, const N: usize>(p: &[R], q: &[[R; N]], epsilon: R) -> ([R; N], 
             for lane in 0..N {
                 let next = (mass_p[lane] + sign * epsilon) / mass_q[lane];
                 // nothing beyond the cut, or nothing left to move: it stays
-                let is_nearer = mass_q[lane] > R::default() && sign * (reciprocal[lane] - next) > R::default();
+                let is_nearer =
+                    mass_q[lane] > R::default() && sign * (reciprocal[lane] - next) > R::default();
                 moved |= is_nearer;
                 reciprocal[lane] = if is_nearer { next } else { reciprocal[lane] };
             }
@@ -167,7 +168,10 @@ impl<R: Real> DriftDetector<R> {
     pub fn add(&mut self, counts: &[u64]) -> Result<f64, StatsError> {
         StatsError::check_length("counts", self.p.len(), counts.len())?;
         let mut taken = [0; COARSE_BINS];
-        taken.iter_mut().zip(counts).for_each(|(taken, count)| *taken = u32::try_from(*count).unwrap_or(u32::MAX));
+        taken
+            .iter_mut()
+            .zip(counts)
+            .for_each(|(taken, count)| *taken = u32::try_from(*count).unwrap_or(u32::MAX));
         self.take(&taken);
         Ok(self.log_e())
     }
@@ -346,7 +350,10 @@ mod tests {
         }
         let mut alarmed = (1..).map(|_| detector.add(&[400, 300, 200, 100]).unwrap());
         assert!(alarmed.position(|log_e| log_e > 20.0).unwrap() < 10);
-        assert!(DriftDetector::<f64>::new(&[0.5, 0.0], 0.1).is_err() && DriftDetector::<f64>::new(&[1.0], 0.1).is_err());
+        assert!(
+            DriftDetector::<f64>::new(&[0.5, 0.0], 0.1).is_err()
+                && DriftDetector::<f64>::new(&[1.0], 0.1).is_err()
+        );
         assert!(detector.add(&[1, 2]).is_err());
     }
 

@@ -71,42 +71,40 @@ fn fleet(world: &mut World, bundle: &Arc<DeviceBundle>, rounds: u64, shift: f64)
 fn a_fleet_that_sees_what_the_calibration_saw_raises_no_alarm() {
     // a day of hourly reports, for samples whose values are alike, somewhat alike, and independent
     for (common, rows) in [(1.0, SAMPLES), (0.3, SAMPLES * 3), (0.0, SAMPLES * WIDTH)] {
-        for seed in seeds(4, 200) {
-            let mut world = World { random: Random::new(seed), common };
-            let bundle = world.bundle(1, rows);
-            let report = fleet(&mut world, &bundle, 24, 0.0);
-            let most = report.features.iter().map(|feature| feature.log_e).fold(f64::NEG_INFINITY, f64::max);
-            assert_eq!(
-                (report.alarms, report.state, report.rows),
-                (0, State::Ok, 24 * DEVICES),
-                "seed {seed}, common {common}: evidence {most} of {}",
-                report.features[0].h
-            );
-        }
+        let days = seeds(4, 200);
+        let alarms: Vec<u64> = days.clone().filter(|seed| day(*seed, common, rows).alarms > 0).collect();
+        println!("common {common}: {} of {} days with an alarm", alarms.len(), days.end);
+        // the budget is one in thirty
+        assert!(alarms.len() as u64 <= days.end / 30, "common {common}: seeds {alarms:?}");
     }
+}
+
+/// A day of hourly reports of a fleet that sees what its calibration saw.
+fn day(seed: u64, common: f64, rows: u64) -> Report {
+    let mut world = World { random: Random::new(seed), common };
+    let bundle = world.bundle(1, rows);
+    let report = fleet(&mut world, &bundle, 24, 0.0);
+    assert_eq!(report.rows, 24 * DEVICES);
+    report
 }
 
 #[test]
 fn values_of_one_sample_are_not_worth_as_many_samples() {
     // taken for 6,400 values, a hundred samples that say one thing each would be found to differ
-    let alarms = seeds(4, 200).map(|seed| {
-        let mut world = World { random: Random::new(seed), common: 1.0 };
-        let bundle = world.bundle(1, SAMPLES * WIDTH);
-        fleet(&mut world, &bundle, 24, 0.0).alarms
-    });
-    assert!(alarms.sum::<u64>() > 0);
+    let alarms = seeds(4, 200).filter(|seed| day(*seed, 1.0, SAMPLES * WIDTH).alarms > 0).count();
+    assert!(alarms >= 3, "{alarms}");
 }
 
 #[test]
 fn a_fleet_that_sees_something_else_is_an_alarm_that_names_the_input() {
-    for (common, rows, shift, most) in [(1.0, SAMPLES, 1.0, 1000), (0.0, SAMPLES * WIDTH, 0.5, 1000)] {
+    for (common, rows, shift) in [(1.0, SAMPLES, 1.0), (0.0, SAMPLES * WIDTH, 0.5)] {
         for seed in seeds(4, 200) {
             let mut world = World { random: Random::new(seed), common };
             let bundle = world.bundle(1, rows);
             let report = fleet(&mut world, &bundle, 2, shift);
             let alarm = report.alarm.unwrap_or_else(|| panic!("seed {seed}, common {common}: no alarm"));
-            assert_eq!(alarm.culprits, ["y"], "seed {seed}");
-            assert!(alarm.rows <= most, "seed {seed}, common {common}: after {} rows", alarm.rows);
+            assert!(alarm.culprits.contains(&"y".to_owned()), "seed {seed}: {:?}", alarm.culprits);
+            assert!(alarm.rows <= 2 * DEVICES, "seed {seed}, common {common}: after {} rows", alarm.rows);
             assert_eq!((report.source, report.baseline), (Source::Devices { sequence: 1 }, "calibration"));
         }
     }

@@ -83,7 +83,10 @@ mod tests {
         let mut x = 1e-30f32;
         while x < 1e30 {
             let (found, exact) = (f64::from(Real::ln(x)), f64::from(x).ln());
-            assert!((found - exact).abs() <= 2e-7 * exact.abs().max(1.0), "ln {x}: {found}, expected {exact}");
+            assert!(
+                (found - exact).abs() <= 2e-7 * exact.abs().max(1.0),
+                "ln {x}: {found}, expected {exact}"
+            );
             x *= 1.000_37;
         }
         assert_eq!(Real::ln(1.0f32), 0.0);
