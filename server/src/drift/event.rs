@@ -1,7 +1,7 @@
 //! An alarm as a CloudEvent 1.0 in structured JSON, signed as Standard Webhooks has it. Pure. Must not know how it is sent.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use gannet_runtime::drift::Report;
+use gannet_runtime::drift::{Report, Source};
 use hmac::{Hmac, Mac as _};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -15,7 +15,7 @@ pub(super) const OVER: &str = "dev.gannet.drift.over";
 /// Features that are told of with their numbers.
 const FEATURES_MAX: usize = 16;
 
-/// The event of a version's alarm.
+/// The event of an alarm, of a version's requests or of its devices.
 pub(super) fn event(kind: &str, server: &str, report: &Report, at_ms: u64) -> Value {
     let number = report.alarm.as_ref().map_or(report.alarms, |alarm| alarm.number);
     let culprits = report.alarm.as_ref().map(|alarm| alarm.culprits.clone()).unwrap_or_default();
@@ -35,18 +35,24 @@ pub(super) fn event(kind: &str, server: &str, report: &Report, at_ms: u64) -> Va
             })
         })
         .collect();
+    let mut of = format!("{server}/{}/{}", report.model, report.version);
+    let mut data = json!({
+        "model": report.model, "version": report.version, "source": report.source.as_str(), "state": report.state,
+        "rows": report.rows, "alarm": report.alarm, "budget_days": report.budget_days, "features": told,
+    });
+    if let Source::Devices { sequence } = report.source {
+        of.push_str(&format!("/devices/{sequence}"));
+        data["sequence"] = json!(sequence);
+    }
     json!({
         "specversion": "1.0",
-        "id": format!("{server}/{}/{}/{number}/{kind}", report.model, report.version),
+        "id": format!("{of}/{number}/{kind}"),
         "source": format!("/gannet/{server}"),
         "type": kind,
         "subject": format!("{}/{}", report.model, report.version),
         "time": rfc3339(at_ms),
         "datacontenttype": "application/json",
-        "data": {
-            "model": report.model, "version": report.version, "state": report.state, "rows": report.rows,
-            "alarm": report.alarm, "budget_days": report.budget_days, "features": told,
-        },
+        "data": data,
     })
 }
 
