@@ -82,8 +82,57 @@ fn rfc3339(ms: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use gannet_models::{ModelName, Version};
+    use gannet_runtime::drift::{Alarm, State};
+
     use super::*;
+
+    /// A report with its second alarm on.
+    pub(in super::super) fn report(source: Source) -> Report {
+        Report {
+            model: ModelName::new("m").unwrap(),
+            version: Version::new("1").unwrap(),
+            source,
+            state: State::Alarm,
+            budget_days: 30.0,
+            sources: 2,
+            rows: 640,
+            window_rows: 640,
+            sampling_probability: 1.0,
+            baseline: "none",
+            baseline_rows: 100,
+            alarms: 2,
+            alarm: Some(Alarm { number: 2, at_ms: 5, rows: 600, culprits: vec!["x".into()] }),
+            score_changes: 0,
+            estimate: None,
+            feedback: None,
+            features: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_event_of_devices_is_another_one_than_that_of_requests() {
+        let of = |source| event(ALARM, "s", &report(source), 0);
+        let (requests, devices) = (of(Source::Requests), of(Source::Devices { sequence: 7 }));
+        assert_eq!(requests["id"], format!("s/m/1/2/{ALARM}"));
+        assert_eq!(devices["id"], format!("s/m/1/devices/7/2/{ALARM}"));
+        assert_eq!((&requests["subject"], &devices["subject"]), (&json!("m/1"), &json!("m/1")));
+        assert_eq!(
+            (&requests["data"]["source"], &requests["data"]["sequence"]),
+            (&json!("requests"), &Value::Null)
+        );
+        assert_eq!(
+            (&devices["data"]["source"], &devices["data"]["sequence"]),
+            (&json!("devices"), &json!(7))
+        );
+        assert_eq!(devices["data"]["alarm"]["culprits"], json!(["x"]));
+        let shown = disclose::report(&report(Source::Devices { sequence: 7 }));
+        assert_eq!(
+            (&shown["source"], &shown["sequence"], &shown["rows"]),
+            (&json!("devices"), &json!(7), &json!(640))
+        );
+    }
 
     #[test]
     fn times_are_those_of_the_calendar() {

@@ -142,7 +142,10 @@ impl Work {
         let is_old = told.values_at.is_none_or(|at| now.ns_since(at) >= VALUES_PERIOD_NS);
         let is_due =
             told.state != Some(report.state) || (report.rows != told.rows && (window_ended || is_old));
-        if is_due && is_newest && let Some(registry) = &self.registry {
+        if is_due
+            && is_newest
+            && let Some(registry) = &self.registry
+        {
             (told.state, told.rows, told.values_at) = (Some(report.state), report.rows, Some(now));
             registry.metrics(report.model.clone(), report.version.clone(), values(report));
         }
@@ -230,7 +233,31 @@ fn values(report: &Report) -> Vec<(String, f64)> {
         ("calibration_error", fed.and_then(|fed| fed.calibration_error)),
         ("absolute_error", fed.and_then(|fed| fed.absolute_error)),
     ];
-    let known =
-        |(name, value): (&str, Option<f64>)| Some((format!("{prefix}.{name}"), value.filter(|v| v.is_finite())?));
+    let known = |(name, value): (&str, Option<f64>)| {
+        Some((format!("{prefix}.{name}"), value.filter(|v| v.is_finite())?))
+    };
     values.into_iter().filter_map(known).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drift::event::tests::report;
+
+    #[test]
+    fn values_of_devices_are_those_of_the_newest_release_under_names_of_their_own() {
+        let sources = [Source::Requests, Source::Devices { sequence: 4 }, Source::Devices { sequence: 7 }];
+        let reports: Vec<Arc<Report>> = sources.into_iter().map(|source| Arc::new(report(source))).collect();
+        let newest: Vec<bool> = reports.iter().map(|report| is_newest(report, &reports)).collect();
+        assert_eq!(newest, [true, false, true]);
+        let of = |report: &Report| values(report).into_iter().take(3).collect::<Vec<_>>();
+        let named = |name: &str, value: f64| (name.to_owned(), value);
+        assert_eq!(
+            of(&reports[0]),
+            [named("drift.alarm", 1.0), named("drift.alarms", 2.0), named("drift.rows", 640.0)]
+        );
+        assert_eq!(of(&reports[2])[0], named("drift.devices.alarm", 1.0));
+        let names: Vec<String> = values(&reports[2]).into_iter().map(|(name, _)| name).collect();
+        assert!(names.iter().all(|name| name.starts_with("drift.devices.")), "{names:?}");
+    }
 }
