@@ -144,7 +144,7 @@ mod tests {
         check(&served, None, &[("2", None), ("1", Some(4)), ("2", Some(5))]);
         check(&served, Some("1"), &[("1", None), ("1", Some(4))]);
         check(&served, Some("3"), &[]);
-        let mut delivered = served.clone();
+        let mut delivered = served;
         (delivered["version"], delivered["others"]) = (Value::Null, json!([]));
         check(&delivered, None, &[("1", Some(4)), ("2", Some(5))]);
         delivered["devices"] = json!([]);
