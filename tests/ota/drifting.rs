@@ -111,7 +111,11 @@ fn a_fleet_that_sees_something_else_is_an_alarm_and_as_many_reports_of_another_a
     assert_eq!(report["alarm"]["culprits"], json!(["image"]));
     println!("an alarm after {} reports", report["alarm"]["rows"]);
     assert_eq!((state(&server, "ok"), state(&server, "alarm")), (Some(0.0), Some(1.0)));
-    promtool::check(&get(server.metrics(), "/metrics/native").text);
+    let page = get(server.metrics(), "/metrics/native").text;
+    promtool::check(&page);
+    assert!(page.contains("\ngannet_drift_dropped_total{source=\"devices\"} 0\n"), "{page}");
+    let feature = "source=\"devices\",sequence=\"1\",feature=\"image\",side=\"input\"} 1";
+    assert!(page.contains(feature) && !page.contains("gannet_drift_sampling_ratio{"), "{page}");
     let (text, alarmed) = shown(&server);
     assert!(
         alarmed && text.contains("ALARM: image") && text.contains("a device's report is one row"),
