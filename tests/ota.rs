@@ -1,6 +1,7 @@
 //! Deliveries to a simulated fleet over real HTTP: a good bundle reaches every device, a bad one is stopped in its first
 //! stage, and devices that lie change nothing. Must not know how a fleet is judged.
 
+mod drifting;
 mod fleet;
 mod hostile;
 mod kept;
@@ -11,7 +12,7 @@ use gannet_edge::{
     data::Samples,
     package::{Golden, SampleSource as _},
 };
-use gannet_server::ota::archive::pack;
+use gannet_server::{config::Config, ota::archive::pack};
 use serde_json::{Value, json};
 
 use self::fleet::Fleet;
@@ -47,6 +48,11 @@ fn resigned(bundle: &Bundle, sequence: u64) -> Bundle {
 
 /// A server that delivers to a fleet.
 fn serve(folder: &Folder, fleet: &Fleet) -> Server {
+    serve_with(folder, fleet, |_| {})
+}
+
+/// The same, otherwise configured.
+fn serve_with(folder: &Folder, fleet: &Fleet, adjust: impl FnOnce(&mut Config)) -> Server {
     let (devices, public) = (folder.beside("devices"), folder.beside("release.pub.pem"));
     std::fs::write(&devices, fleet.lines()).unwrap();
     std::fs::write(&public, key().public().to_pem()).unwrap();
@@ -54,6 +60,7 @@ fn serve(folder: &Folder, fleet: &Fleet) -> Server {
         config.ota.listen = gannet_server::config::address::Address::parse("127.0.0.1:0");
         config.ota.devices_file = Some(devices);
         config.ota.keys = vec![public];
+        adjust(config);
     })
 }
 

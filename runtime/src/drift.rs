@@ -1,15 +1,17 @@
 //! Whether the data changes, or what a model makes of it: a share of the requests is handed to one thread of the lowest
 //! priority, which holds one row of each against the version's baseline. A request that is not sampled counts down a
-//! number; none ever waits. Must not know HTTP, files, or who is told.
+//! number; none ever waits. What devices see comes by the same thread. Must not know HTTP, files, or who is told.
 
 pub mod baseline;
 mod build;
+mod devices;
 mod feedback;
 mod plan;
 mod pressure;
 mod report;
 mod row;
 mod sampler;
+mod version;
 mod watch;
 mod worker;
 
@@ -26,10 +28,12 @@ use arc_swap::ArcSwap;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use gannet_models::ModelName;
 
+use self::devices::DeviceRow;
 pub use self::{
     baseline::Baseline,
     build::{Builder, CellValue},
-    report::{Alarm, Estimate, FeatureReport, Fed, Report, State},
+    devices::{DeviceBundle, DeviceInput},
+    report::{Alarm, Estimate, FeatureReport, Fed, Report, Source, State},
 };
 use crate::{
     InferError, InferResponse,
@@ -44,6 +48,8 @@ const SAMPLES_MAX: usize = 4096;
 const SAMPLE_BYTES_MAX: usize = 32 << 20;
 /// Calls with outcomes that wait for it.
 const OUTCOMES_MAX: usize = 64;
+/// Rows of devices that wait for it; more are dropped and counted.
+const DEVICE_ROWS_MAX: usize = 4096;
 /// The share that is sampled where nobody says otherwise: so far apart, rows hardly follow each other.
 pub const RATE: f64 = 0.01;
 
@@ -83,6 +89,7 @@ pub struct Drift {
     config: DriftConfig,
     samples: Sender<Sample>,
     outcomes: Sender<(ModelName, Vec<Outcome>)>,
+    device_rows: Sender<DeviceRow>,
     shared: Arc<Shared>,
 }
 
@@ -92,6 +99,9 @@ struct Shared {
     held: AtomicUsize,
     bytes: AtomicUsize,
     dropped: AtomicU64,
+    /// Rows of devices that wait.
+    device_rows: AtomicUsize,
+    device_rows_dropped: AtomicU64,
     /// The largest rate of any model, and what it is multiplied with to stay within the budget; as bits.
     rate_max: AtomicU64,
     factor: AtomicU64,
@@ -121,6 +131,7 @@ struct Sample {
 struct Ends {
     samples: Receiver<Sample>,
     outcomes: Receiver<(ModelName, Vec<Outcome>)>,
+    device_rows: Receiver<DeviceRow>,
 }
 
 impl Drift {
@@ -132,16 +143,17 @@ impl Drift {
         // one more, so that the queue itself is never full: its sender would wait for a thread that takes from it
         let (samples, receiver) = bounded(SAMPLES_MAX + 1);
         let (outcomes, told) = bounded(OUTCOMES_MAX);
+        let (device_rows, heard) = bounded(DEVICE_ROWS_MAX + 1);
         let shared = Arc::new(Shared::default());
         shared.factor.store(1f64.to_bits(), Ordering::Relaxed);
         let seen = Arc::clone(&shared);
-        let ends = Ends { samples: receiver, outcomes: told };
+        let ends = Ends { samples: receiver, outcomes: told, device_rows: heard };
         let run = move || worker::run(&ends, &seen, config);
         let thread = std::thread::Builder::new().name("gannet-drift".into()).spawn(run)?;
-        Ok((Arc::new(Self { config, samples, outcomes, shared }), thread))
+        Ok((Arc::new(Self { config, samples, outcomes, device_rows, shared }), thread))
     }
 
-    /// What was found so far, by model and version.
+    /// What was found so far, by model and version; behind those, of devices by model and sequence.
     #[must_use]
     pub fn reports(&self) -> Arc<Vec<Arc<Report>>> {
         self.shared.reports.load_full()
@@ -162,6 +174,26 @@ impl Drift {
     /// Hands outcomes of requests over; those of sampled ones count. False when too many calls wait.
     pub fn feed(&self, model: &ModelName, outcomes: Vec<Outcome>) -> bool {
         self.outcomes.try_send((model.clone(), outcomes)).is_ok()
+    }
+
+    /// Hands over what a device says: by input of its bundle, a value or nothing. Never waits; false when it was dropped,
+    /// because too many wait.
+    pub fn device_row(&self, bundle: &Arc<DeviceBundle>, values: Vec<Option<f64>>) -> bool {
+        let waiting = &self.shared.device_rows;
+        let fits = waiting.fetch_add(1, Ordering::Relaxed) < DEVICE_ROWS_MAX;
+        let row = DeviceRow { bundle: Arc::clone(bundle), values };
+        let taken = fits && self.device_rows.try_send(row).is_ok();
+        if !taken {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+            self.shared.device_rows_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// Rows of devices that were not looked at, because too many waited.
+    #[must_use]
+    pub fn device_rows_dropped(&self) -> u64 {
+        self.shared.device_rows_dropped.load(Ordering::Relaxed)
     }
 
     /// Ends the thread.

@@ -193,7 +193,7 @@ fn start_rest(
     (control, drift, capture): (Control, Arc<Drift>, Option<Capture>),
     recorder: &'static metrics_exporter_prometheus::PrometheusHandle,
 ) -> anyhow::Result<Rest> {
-    let (edge, ota, device_threads) = for_devices(config)?;
+    let (edge, ota, device_threads) = for_devices(config, &drift)?;
     // routes and labels hold before the first version can answer
     let (traffic, traffic_thread) =
         Traffic::start(&config.state_dir, control.clone()).map_err(anyhow::Error::msg)?;
@@ -256,10 +256,11 @@ fn start_rest(
 type ForDevices = (EdgeJobs, Option<Arc<Ota>>, Vec<JoinHandle<()>>);
 
 /// Each thread ends with what speaks to it.
-fn for_devices(config: &Config) -> anyhow::Result<ForDevices> {
+fn for_devices(config: &Config, drift: &Arc<Drift>) -> anyhow::Result<ForDevices> {
     let (edge, thread) = EdgeJobs::start(config.runtime.loader_nice).context("no thread for compilations")?;
     let mut threads = vec![thread];
-    let ota = config.ota.listen.as_ref().map(|_| Ota::start(&config.ota, &config.state_dir));
+    let ota =
+        config.ota.listen.as_ref().map(|_| Ota::start(&config.ota, &config.state_dir, Arc::clone(drift)));
     let ota = ota.transpose().map_err(anyhow::Error::msg)?.map(|(ota, thread)| {
         threads.push(thread);
         Arc::new(ota)

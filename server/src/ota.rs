@@ -28,6 +28,7 @@ use std::{
 use arc_swap::ArcSwap;
 use crossbeam::channel::{Sender, TrySendError, bounded};
 use gannet_edge::{bundle::Bundle, sign::PublicKey};
+use gannet_runtime::drift::Drift;
 use tokio::sync::oneshot;
 
 pub(crate) use self::keeper::no_rollout;
@@ -43,7 +44,7 @@ pub use self::{
 use self::{
     devices::DeviceFile,
     fleet::DeviceRecord,
-    keeper::Keeper,
+    keeper::{Keeper, Parts},
     saved::Files,
     shelf::{Bundles, Shelf, Signed},
 };
@@ -179,11 +180,15 @@ pub struct Ota {
 }
 
 impl Ota {
-    /// Puts in force what the state folder holds, and starts the thread.
+    /// Puts in force what the state folder holds, and starts the thread, which gives `drift` what devices see.
     ///
     /// # Errors
     /// A text: the key, device file or saved file that cannot be used, and what to do.
-    pub fn start(config: &OtaConfig, state_dir: &std::path::Path) -> Result<(Self, JoinHandle<()>), String> {
+    pub fn start(
+        config: &OtaConfig,
+        state_dir: &std::path::Path,
+        drift: Arc<Drift>,
+    ) -> Result<(Self, JoinHandle<()>), String> {
         let keys = shelf::keys(&config.keys)?;
         let path = config.devices_file.clone().unwrap_or_default();
         let devices = Arc::new(DeviceFile::open(&path)?);
@@ -193,7 +198,9 @@ impl Ota {
         let shelf = Shelf::open(folder.clone()).map_err(named)?;
         let bundles = shelf.read(&keys).map_err(named)?;
         let shown = Arc::new(ArcSwap::from_pointee(Shown::default()));
-        let keeper = Keeper::open(files, shelf, bundles, Arc::clone(&devices), Arc::clone(&shown))?;
+        let parts =
+            Parts { files, shelf, bundles, devices: Arc::clone(&devices), drift, shown: Arc::clone(&shown) };
+        let keeper = Keeper::open(parts)?;
         let (changes, receiver) = bounded(CHANGES_MAX);
         let thread =
             std::thread::Builder::new().name("gannet-ota".into()).spawn(move || keeper.run(&receiver));
@@ -219,7 +226,7 @@ impl Ota {
         published.chain(sent).max()
     }
 
-    /// What devices saw of the inputs of a model, by sequence: what a drift monitor takes.
+    /// What devices saw of the inputs of a model, by sequence.
     #[must_use]
     pub fn inputs(
         &self,

@@ -1,6 +1,10 @@
 //! Devices that lie, and operators who slip: what is not signed is never offered, and a vote counts once.
 
+use std::sync::Arc;
+
 use gannet_edge::sign::PrivateKey;
+use gannet_runtime::drift::{Drift, DriftConfig};
+use gannet_server::ota::Ota;
 use serde_json::{Value, json};
 
 use super::{
@@ -52,7 +56,10 @@ fn a_private_key_is_not_let_in() {
     std::fs::write(&key, crate::edge::KEY).unwrap();
     let config =
         gannet_server::config::OtaConfig { listen: None, devices_file: Some(devices), keys: vec![key] };
-    let why = gannet_server::ota::Ota::start(&config, &folder.beside("state")).err().unwrap();
+    let (drift, thread) = Drift::start(DriftConfig::default()).unwrap();
+    let why = Ota::start(&config, &folder.beside("state"), Arc::clone(&drift)).err().unwrap();
+    drift.stop();
+    thread.join().unwrap();
     assert!(
         why.contains("release.pem") && why.contains("private key, which must not be on this machine"),
         "{why}"

@@ -2,6 +2,7 @@
 //! know files, the command line or the server that may run it as a job.
 
 use gannet_models::Digest;
+use gannet_stats::clusters::Clusters;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -116,6 +117,8 @@ pub struct Compiled {
     pub calibrated_on: usize,
     /// Where the codes of those rows fall, by input: devices count theirs in the same bins.
     pub input_codes: Vec<Vec<u64>>,
+    /// How many independent codes those are worth, by input: codes of one row are alike.
+    pub effective_codes: Vec<u64>,
 }
 
 /// Reads and lowers a model, without samples: what `inspect` and `--emit graph` need.
@@ -162,7 +165,7 @@ pub fn compile(
     })?;
     let golden = golden(&graph, &model, compare)?;
     let sparsity = sparsity(&graph, &model, sparsity_of_source);
-    let input_codes = input_codes(&graph, &model, &data.calibrate);
+    let (input_codes, effective_codes) = input_codes(&graph, &model, &data.calibrate).into_iter().unzip();
     Ok(Compiled {
         source_digest: Digest::of(onnx),
         host64: arena(&model, Target::Host64),
@@ -179,6 +182,7 @@ pub fn compile(
         golden,
         sparsity,
         input_codes,
+        effective_codes,
     })
 }
 
@@ -216,17 +220,20 @@ pub fn code_bin(code: i8) -> usize {
     usize::from(code.cast_unsigned() ^ 0x80) / (256 / CODE_BINS)
 }
 
-/// Where the codes of all rows fall, by input.
-fn input_codes(graph: &Graph, model: &Model, samples: &[Samples]) -> Vec<Vec<u64>> {
-    let mut counts = vec![vec![0; CODE_BINS]; graph.inputs.len()];
+/// Where the codes of all rows fall, by input, and how many independent ones they are worth.
+fn input_codes(graph: &Graph, model: &Model, samples: &[Samples]) -> Vec<(Vec<u64>, u64)> {
+    let mut inputs = vec![(vec![0; CODE_BINS], Clusters::new(CODE_BINS)); graph.inputs.len()];
     let rows = samples.iter().map(Samples::len).min().unwrap_or(0).min(SAMPLES_MAX);
     for row in 0..rows {
-        for (codes, counts) in codes_of(graph, model, samples, row).into_iter().zip(&mut counts) {
+        for (codes, (all, clusters)) in codes_of(graph, model, samples, row).into_iter().zip(&mut inputs) {
             let Values::Int8(codes) = codes else { continue };
+            let mut counts = [0; CODE_BINS];
             codes.into_iter().for_each(|code| counts[code_bin(code)] += 1);
+            all.iter_mut().zip(counts).for_each(|(all, count): (&mut u64, u64)| *all += count);
+            clusters.push(&counts);
         }
     }
-    counts
+    inputs.into_iter().map(|(counts, clusters)| (counts, clusters.effective())).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of weights")]

@@ -33,13 +33,40 @@ impl State {
     }
 }
 
-/// Everything that is known of one version.
+/// Where the rows of a version come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(tag = "source", rename_all = "snake_case")]
+pub enum Source {
+    /// Requests that are answered here.
+    Requests,
+    /// Devices that run a bundle of the version.
+    Devices {
+        /// The bundle's.
+        sequence: u64,
+    },
+}
+
+impl Source {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Devices { .. } => "devices",
+        }
+    }
+}
+
+/// Everything that is known of one version's rows of one source.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// The model.
     pub model: ModelName,
     /// The version.
     pub version: Version,
+    /// Where its rows come from.
+    #[serde(flatten)]
+    pub source: Source,
     /// How it fares.
     pub state: State,
     /// Days with one false alarm among them on average, over all that is watched in this process.
@@ -50,13 +77,13 @@ pub struct Report {
     pub rows: u64,
     /// Rows of the window under way.
     pub window_rows: u64,
-    /// The share of requests that is sampled now.
+    /// The share of requests, or of devices' reports, that is looked at now.
     pub sampling_probability: f64,
-    /// Where the baseline is from: `package`, `first rows`, or `none` yet.
+    /// Where the baseline is from: `package`, `first rows`, `calibration` of devices, or `none` yet.
     pub baseline: &'static str,
     /// Rows of the baseline.
     pub baseline_rows: u64,
-    /// Alarms since the version was loaded.
+    /// Alarms since the version was loaded, or a bundle's devices were first heard.
     pub alarms: u64,
     /// The alarm that is on.
     pub alarm: Option<Alarm>,
@@ -73,7 +100,7 @@ pub struct Report {
 /// An alarm.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Alarm {
-    /// Its number among those of the version.
+    /// Its number among those of the report.
     pub number: u64,
     /// When it was raised, in milliseconds since 1970.
     pub at_ms: u64,

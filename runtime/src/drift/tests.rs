@@ -1,9 +1,9 @@
-//! Baselines out of rows, and what is found in a row.
+//! Baselines out of rows, what is found in a row, and rows of devices on their way through the thread.
 
 use bytes::Bytes;
-use gannet_models::{DType, Dim, Signature, TensorSpec};
+use gannet_models::{DType, Dim, Signature, TensorSpec, Version};
 use gannet_stats::{
-    monitor::{Bins, Value},
+    monitor::{Bins, Reference, Value},
     random::Random,
 };
 
@@ -13,7 +13,10 @@ use super::{
     row::TensorRow,
     *,
 };
-use crate::{Tensor, tensor::Shape};
+use crate::{Tensor, clock, tensor::Shape};
+
+/// Bound of what is waited for.
+const WAIT_NS_MAX: u64 = 60_000_000_000;
 
 fn spec(name: &str, dtype: DType, dims: &[usize], labels: &[&str]) -> TensorSpec {
     let shape = std::iter::once(Dim::Dynamic(None)).chain(dims.iter().map(|dim| Dim::Fixed(*dim))).collect();
@@ -127,4 +130,62 @@ fn an_embedding_is_watched_by_its_directions() {
     let row = TensorRow::Numbers((0..64).map(|at| 5.0 * f64::from(at % 2)).collect());
     let Found::Borrowed(Value::Number(score)) = features[0].find(&row) else { panic!("a number") };
     assert!(score.abs() > 20.0, "{score}");
+}
+
+fn device_bundle(sequence: u64) -> Arc<DeviceBundle> {
+    let values: Vec<Option<f64>> = (0..100).map(|at| Some(f64::from(at))).collect();
+    let reference = Arc::new(Reference::of_numbers(&values).unwrap());
+    let input = |name: &str| DeviceInput { name: name.into(), reference: Arc::clone(&reference), rows: 100 };
+    Arc::new(DeviceBundle {
+        model: ModelName::new("m").unwrap(),
+        version: Version::new("1").unwrap(),
+        sequence,
+        inputs: vec![input("x"), input("y")],
+    })
+}
+
+#[test]
+fn rows_of_devices_are_taken_until_too_many_wait_and_the_others_are_counted() {
+    let ((samples, _samples), (outcomes, _outcomes)) = (bounded(1), bounded(1));
+    let (device_rows, waiting) = bounded(DEVICE_ROWS_MAX + 1);
+    let shared = Arc::new(Shared::default());
+    let drift = Drift { config: DriftConfig::default(), samples, outcomes, device_rows, shared };
+    let bundle = device_bundle(1);
+    let taken = (0..DEVICE_ROWS_MAX + 5).filter(|_| drift.device_row(&bundle, vec![Some(1.0), None])).count();
+    assert_eq!((taken, waiting.len(), drift.device_rows_dropped()), (DEVICE_ROWS_MAX, DEVICE_ROWS_MAX, 5));
+}
+
+#[test]
+fn devices_share_the_budget_and_end_with_their_bundle() {
+    let (drift, thread) = Drift::start(DriftConfig { nice: 0, ..DriftConfig::default() }).unwrap();
+    let [old, new] = [4, 7].map(device_bundle);
+    let wait = |expected: &[(u64, u64, usize)]| {
+        let until = clock::now().as_ns() + WAIT_NS_MAX;
+        let found = || -> Vec<(u64, u64, usize)> {
+            let of = |report: &Arc<Report>| match report.source {
+                Source::Devices { sequence } => (sequence, report.rows, report.sources),
+                Source::Requests => panic!("{report:?}"),
+            };
+            drift.reports().iter().map(of).collect()
+        };
+        while found() != expected {
+            assert!(clock::now().as_ns() < until, "{:?}, expected {expected:?}", found());
+            let _ = crossbeam::channel::after(std::time::Duration::from_millis(5)).recv();
+        }
+    };
+    for _ in 0..3 {
+        assert!(drift.device_row(&new, vec![Some(1.0), Some(2.0)]));
+    }
+    assert!(drift.device_row(&old, vec![Some(1.0), Some(2.0)]));
+    // each report knows of all that can raise an alarm
+    wait(&[(4, 1, 4), (7, 3, 4)]);
+    drop(old);
+    wait(&[(7, 3, 2)]);
+    // published anew with its sequence: another bundle, of which nothing is known yet
+    let newer = device_bundle(7);
+    assert!(drift.device_row(&newer, vec![None, Some(2.0)]));
+    wait(&[(7, 1, 2)]);
+    assert_eq!((drift.device_rows_dropped(), drift.dropped()), (0, 0));
+    drift.stop();
+    thread.join().unwrap();
 }

@@ -1,29 +1,18 @@
-//! One version being watched: its first rows where it has no baseline, then its monitors, its alarms and what it is
-//! told. Time is a value. Must not know threads or queues.
+//! A stream of rows being watched: its features' monitors, the evidence of them, its windows and its alarms. Time is a
+//! value. Must not know where rows come from, threads or queues.
 
-use std::sync::{Arc, Weak};
-
-use gannet_models::redaction::Side;
+use gannet_models::{ModelName, Version};
 use gannet_stats::{
-    adwin::Adwin,
     frequent::Frequent,
-    moments::Moments,
     monitor::{BATCH_ROWS, Bins, FeatureMonitor, Thresholds, Value, Window},
     multiple::e_benjamini_hochberg,
 };
 
 use super::{
-    Builder, DriftConfig, Sample,
-    baseline::{Baseline, Of},
-    feedback::{Feedback, Predicted},
-    plan::{self, Feature, Found},
-    report::{Alarm, Estimate, FeatureReport, Report, State},
-    row::{TensorRow, rows},
+    DriftConfig,
+    report::{Alarm, FeatureReport, Report, Source, State},
 };
-use crate::servable::Servable;
 
-/// Rows that become a baseline where there is none, or those of a window if that is shorter.
-const LEARN_ROWS: u64 = 4096;
 /// Rows below which a window says nothing.
 pub(super) const WINDOW_ROWS_MIN: u64 = 500;
 /// Windows without new evidence after which an alarm is over.
@@ -34,63 +23,61 @@ const WRONG_CULPRITS: f64 = 0.1;
 const WINDOW_ALPHA: f64 = 0.01;
 /// Newcomers that are named.
 const NEWCOMERS_MAX: usize = 5;
-/// The least rows a day that the budget is made for.
-const ROWS_A_DAY_MIN: f64 = 86_400.0;
-/// Time over which rows are counted to know how many come in a day.
-const PACE_MS: u64 = 60_000;
 const DAY_MS: f64 = 86_400_000.0;
-const NOTE: &str =
-    "an estimate: right only while the model's probabilities are calibrated and the concept is the same";
 
-/// A version.
+/// What is watched.
+#[derive(Debug, Clone)]
+pub(super) struct Subject {
+    pub(super) model: ModelName,
+    pub(super) version: Version,
+    pub(super) source: Source,
+}
+
+/// A stream.
 pub(super) struct Watch {
-    pub(super) servable: Weak<Servable>,
-    pub(super) incarnation: u64,
-    model: gannet_models::ModelName,
-    version: gannet_models::Version,
-    rate: f64,
-    phase: Phase,
+    pub(super) subject: Subject,
+    /// None while it is not known what they are held against.
+    features: Vec<Watched>,
     thresholds: Thresholds,
-    origin: &'static str,
     rows: u64,
+    window_rows: u64,
     window_began_ms: u64,
     pace: Pace,
     alarms: u64,
     alarm: Option<Alarm>,
     quiet: u32,
-    adwin: Adwin,
-    score_changes: u64,
-    estimate: Moments,
-    last_estimate: Option<f64>,
-    pub(super) feedback: Feedback,
-}
-
-enum Phase {
-    Learning(Box<Builder>),
-    Watching(Vec<Watched>, u64, Option<f64>),
 }
 
 /// A feature being watched.
-struct Watched {
-    feature: Feature,
+pub(super) struct Watched {
+    name: String,
+    is_input: bool,
     monitor: FeatureMonitor,
     newcomers: Frequent,
-    /// The bin of categories that the baseline lacks.
-    other: Option<usize>,
     /// Evidence at its alarm, while that is on.
     peak: Option<f64>,
     /// Whether its values are redacted.
     hidden: bool,
 }
 
+/// How many rows a budget of false alarms is made for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pacing {
+    /// A day, at least.
+    pub(super) a_day_min: f64,
+    /// Time over which rows are counted: a burst counts as if it were all of it.
+    pub(super) period_ms: u64,
+}
+
 /// How many rows come in a day, at most so far.
 struct Pace {
+    period_ms: u64,
     since_ms: u64,
     rows: u64,
     a_day: f64,
 }
 
-/// What all versions share.
+/// What all streams share.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shared {
     pub(super) config: DriftConfig,
@@ -101,252 +88,155 @@ pub(super) struct Shared {
 }
 
 impl Watch {
-    pub(super) fn new(servable: &Arc<Servable>, rate: f64, now_ms: u64) -> Self {
-        let made = servable.baseline.as_ref().and_then(|baseline| watching(servable, baseline));
-        let origin = if made.is_some() { "package" } else { "none" };
+    pub(super) fn new(subject: Subject, pacing: Pacing, now_ms: u64) -> Self {
         Self {
-            servable: Arc::downgrade(servable),
-            incarnation: servable.incarnation,
-            model: servable.model.clone(),
-            version: servable.version.clone(),
-            rate,
-            thresholds: thresholds(made.as_ref()),
-            phase: made.unwrap_or_else(|| Phase::Learning(Box::new(Builder::new(&servable.signature)))),
-            origin,
+            subject,
+            features: Vec::new(),
+            thresholds: thresholds(0),
             rows: 0,
+            window_rows: 0,
             window_began_ms: now_ms,
-            pace: Pace { since_ms: now_ms, rows: 0, a_day: ROWS_A_DAY_MIN },
+            pace: Pace { period_ms: pacing.period_ms, since_ms: now_ms, rows: 0, a_day: pacing.a_day_min },
             alarms: 0,
             alarm: None,
             quiet: 0,
-            adwin: Adwin::new(0.002),
-            score_changes: 0,
-            estimate: Moments::default(),
-            last_estimate: None,
-            feedback: Feedback::new(),
         }
     }
 
-    /// Everything of it that can raise an alarm.
-    pub(super) fn sources(&self) -> usize {
-        match &self.phase {
-            Phase::Learning(_) => 1,
-            Phase::Watching(features, ..) => features.len() + 1,
-        }
+    /// What is watched from now on, in a window of its own.
+    pub(super) fn begin(&mut self, features: Vec<Watched>) {
+        self.thresholds = thresholds(features.len());
+        (self.features, self.window_rows) = (features, 0);
     }
 
-    /// Takes a row of a sample; what was predicted.
-    pub(super) fn push(&mut self, sample: &Sample, row: usize, config: &DriftConfig) -> Option<Predicted> {
-        let signature = &sample.servable.signature;
-        let inputs = rows(signature, &signature.inputs, &sample.inputs, row);
-        let outputs = rows(signature, &signature.outputs, &sample.outputs, row);
+    /// Counts a row; its features, to take their values.
+    pub(super) fn row(&mut self) -> &mut [Watched] {
         self.rows += 1;
+        self.window_rows += 1;
         self.pace.rows += 1;
-        let predicted =
-            predicted(plan::scores(signature).and_then(|place| outputs.get(place)), outputs.last());
-        if let Some(probability) = predicted.and_then(|predicted| predicted.probability) {
-            self.estimate.push(probability);
-            self.score_changes += u64::from(self.adwin.push(probability));
-        }
-        match &mut self.phase {
-            Phase::Watching(features, ..) => {
-                for watched in features {
-                    let tensors = if watched.feature.is_input { &inputs } else { &outputs };
-                    match tensors.get(watched.feature.tensor) {
-                        Some(tensor) => watched.push(tensor),
-                        None => watched.monitor.push(Value::Missing),
-                    }
-                }
-            }
-            Phase::Learning(builder) => {
-                builder.push_rows(inputs, outputs);
-                if builder.rows() as u64 >= LEARN_ROWS.min(config.window_rows) {
-                    self.learn(&sample.servable);
-                }
-            }
-        }
-        predicted
+        &mut self.features
     }
 
-    /// The rows so far become the baseline; where they cannot, the next ones are to.
-    fn learn(&mut self, servable: &Servable) {
-        let Phase::Learning(builder) = &self.phase else { return };
-        let made = builder.finish(0).ok().and_then(|baseline| watching(servable, &baseline));
-        self.thresholds = thresholds(made.as_ref());
-        self.origin = if made.is_some() { "first rows" } else { "none" };
-        self.phase = made.unwrap_or_else(|| Phase::Learning(Box::new(Builder::new(&servable.signature))));
-        self.estimate = Moments::default();
+    pub(super) fn features(&self) -> usize {
+        self.features.len()
+    }
+
+    /// Whether evidence is to be looked at: once a batch, so that no peak of it is missed.
+    pub(super) fn is_due(&self) -> bool {
+        self.rows.is_multiple_of(BATCH_ROWS)
+    }
+
+    /// Whether the window has gone on for long enough, if it has the least rows.
+    pub(super) fn is_late(&self, shared: &Shared) -> bool {
+        shared.now_ms.saturating_sub(self.window_began_ms) >= shared.config.window_ms
+    }
+
+    pub(super) fn begin_window(&mut self, now_ms: u64) {
+        self.window_began_ms = now_ms;
+    }
+
+    /// Whether an alarm is on.
+    pub(super) fn is_alarmed(&self) -> bool {
+        self.alarm.is_some()
     }
 
     /// Evidence that is an alarm: so that all sources together raise one false one in the budget's days.
-    fn h(&self, shared: &Shared) -> f64 {
+    pub(super) fn h(&self, shared: &Shared) -> f64 {
         let batches = shared.config.budget_days * self.pace.a_day / BATCH_ROWS as f64;
         (shared.sources.max(1) as f64 * batches).max(1.0).ln()
     }
 
-    /// Looks once a batch, so that no peak of the evidence is missed.
-    pub(super) fn look_if_due(&mut self, shared: &Shared) {
-        if self.rows.is_multiple_of(BATCH_ROWS) {
-            self.look(shared);
-        }
+    /// Takes notice of how fast rows come.
+    pub(super) fn look_at_pace(&mut self, now_ms: u64) {
+        self.pace.look(now_ms);
     }
 
-    /// Looks at the evidence, and ends the window if it is due.
-    pub(super) fn look(&mut self, shared: &Shared) {
-        self.pace.look(shared.now_ms);
+    /// Looks at the evidence, and ends the window if it is due: whether it did. `fed_back`: errors became more.
+    pub(super) fn look(&mut self, shared: &Shared, fed_back: bool) -> bool {
         let h = self.h(shared);
-        let waited_ms = shared.now_ms.saturating_sub(self.window_began_ms);
-        let is_late = waited_ms >= shared.config.window_ms;
-        let (rows, now_ms) = (self.rows, shared.now_ms);
-        if let (Phase::Learning(builder), Some(servable), true) =
-            (&self.phase, self.servable.upgrade(), is_late)
-            && builder.rows() as u64 >= WINDOW_ROWS_MIN
-        {
-            self.learn(&servable);
-            self.window_began_ms = now_ms;
-        }
-        let mut raised = self.feedback.alarms(h);
-        let fed_back = raised;
-        let Phase::Watching(features, ..) = &mut self.phase else { return };
-        let evidence: Vec<f64> = features.iter().map(Watched::log_e).collect();
-        for (watched, log_e) in features.iter_mut().zip(&evidence) {
-            if watched.monitor.log_e() >= h && !watched.monitor.is_correlated() {
-                watched.peak = Some(watched.peak.map_or(*log_e, |peak| peak.max(*log_e)));
-                watched.monitor.reset();
-                raised = true;
-            }
-        }
+        let is_at = |watched: &Watched| watched.monitor.is_at(h) && !watched.monitor.is_correlated();
+        let raised = fed_back | self.features.iter().any(is_at);
         if raised {
-            self.quiet = 0;
-            let mut culprits = culprits(features, &evidence, h, shared.sources);
-            culprits.extend(fed_back.then(|| "errors".to_owned()));
-            match &mut self.alarm {
-                Some(alarm) => {
-                    culprits.retain(|name| !alarm.culprits.contains(name));
-                    alarm.culprits.extend(culprits);
-                }
-                None => {
-                    self.alarms += 1;
-                    tracing::warn!(model = %self.model, version = %self.version, rows, ?culprits, "the data drifts");
-                    self.alarm = Some(Alarm { number: self.alarms, at_ms: now_ms, rows, culprits });
+            let evidence: Vec<f64> = self.features.iter().map(Watched::log_e).collect();
+            for (watched, log_e) in self.features.iter_mut().zip(&evidence) {
+                if is_at(watched) {
+                    watched.peak = Some(*log_e);
+                    watched.monitor.reset();
                 }
             }
+            let mut culprits = culprits(&self.features, &evidence, h, shared.sources);
+            culprits.extend(fed_back.then(|| "errors".to_owned()));
+            self.raise(culprits, shared.now_ms);
         }
-        let window = features.first().map_or(0, |watched| watched.monitor.rows());
-        if window >= shared.config.window_rows.max(WINDOW_ROWS_MIN) || (is_late && window >= WINDOW_ROWS_MIN)
-        {
-            self.end_window(now_ms);
+        let is_full = self.window_rows >= shared.config.window_rows.max(WINDOW_ROWS_MIN);
+        let ends = is_full || (self.is_late(shared) && self.window_rows >= WINDOW_ROWS_MIN);
+        if ends {
+            self.end_window(shared.now_ms);
         }
+        ends
+    }
+
+    fn raise(&mut self, mut culprits: Vec<String>, at_ms: u64) {
+        self.quiet = 0;
+        if let Some(alarm) = &mut self.alarm {
+            culprits.retain(|name| !alarm.culprits.contains(name));
+            alarm.culprits.extend(culprits);
+            return;
+        }
+        self.alarms += 1;
+        let Subject { model, version, source } = &self.subject;
+        tracing::warn!(%model, %version, source = source.as_str(), rows = self.rows, ?culprits, "the data drifts");
+        self.alarm = Some(Alarm { number: self.alarms, at_ms, rows: self.rows, culprits });
     }
 
     fn end_window(&mut self, now_ms: u64) {
-        let Phase::Watching(features, ..) = &mut self.phase else { return };
-        for watched in features.iter_mut() {
+        for watched in &mut self.features {
             watched.monitor.end_window(&mut self.thresholds);
         }
-        self.window_began_ms = now_ms;
-        self.last_estimate = (self.estimate.n() > 0).then(|| self.estimate.mean());
-        self.estimate = Moments::default();
+        (self.window_rows, self.window_began_ms) = (0, now_ms);
         self.quiet += 1;
         if self.alarm.is_some() && self.quiet > QUIET_WINDOWS {
             self.alarm = None;
-            features.iter_mut().for_each(|watched| watched.peak = None);
-            self.feedback.quiet();
+            self.features.iter_mut().for_each(|watched| watched.peak = None);
         }
     }
 
+    /// What is known of it, as of a stream whose every row is looked at and of which nothing else is known.
     pub(super) fn report(&mut self, shared: &Shared) -> Report {
         let h = self.h(shared);
-        let (features, baseline_rows, usual): (Vec<FeatureReport>, u64, Option<f64>) = match &self.phase {
-            Phase::Learning(_) => (Vec::new(), 0, None),
-            Phase::Watching(features, rows, usual) => {
-                let thresholds = &mut self.thresholds;
-                (features.iter().map(|watched| watched.report(h, thresholds)).collect(), *rows, *usual)
-            }
-        };
-        let state = match &self.phase {
-            _ if self.alarm.is_some() => State::Alarm,
-            Phase::Learning(_) => State::Learning,
-            Phase::Watching(..) if features.iter().any(|feature| feature.correlated) => State::Uncalibrated,
-            Phase::Watching(..) => State::Ok,
-        };
-        let window_rows = match &self.phase {
-            Phase::Learning(builder) => builder.rows() as u64,
-            Phase::Watching(features, ..) => features.first().map_or(0, |watched| watched.monitor.rows()),
-        };
-        let known = (self.estimate.n() > 0).then(|| self.estimate.mean());
+        let thresholds = &mut self.thresholds;
+        let features: Vec<FeatureReport> =
+            self.features.iter().map(|watched| watched.report(h, thresholds)).collect();
+        let is_correlated = features.iter().any(|feature| feature.correlated);
         Report {
-            model: self.model.clone(),
-            version: self.version.clone(),
-            state,
+            model: self.subject.model.clone(),
+            version: self.subject.version.clone(),
+            source: self.subject.source,
+            state: match self.alarm {
+                Some(_) => State::Alarm,
+                None if is_correlated => State::Uncalibrated,
+                None => State::Ok,
+            },
             budget_days: shared.config.budget_days,
             sources: shared.sources,
             rows: self.rows,
-            window_rows,
-            sampling_probability: self.rate * shared.factor,
-            baseline: self.origin,
-            baseline_rows,
+            window_rows: self.window_rows,
+            sampling_probability: 1.0,
+            baseline: "none",
+            baseline_rows: 0,
             alarms: self.alarms,
             alarm: self.alarm.clone(),
-            score_changes: self.score_changes,
-            estimate: self.last_estimate.or(known).map(|accuracy| Estimate {
-                accuracy,
-                baseline: usual,
-                note: NOTE,
-            }),
-            feedback: self.feedback.report(),
+            score_changes: 0,
+            estimate: None,
+            feedback: None,
             features,
         }
     }
 }
 
-fn watching(servable: &Servable, baseline: &Baseline) -> Option<Phase> {
-    let references = [&baseline.inputs, &baseline.outputs].into_iter().flatten().flat_map(|t| &t.features);
-    let of_score = |feature: &&super::baseline::FeatureBaseline| feature.of == Of::Score;
-    let scores = baseline.outputs.iter().flat_map(|tensor| &tensor.features).find(of_score);
-    let usual = scores.map(|feature| feature.reference.counts.moments.mean());
-    let watched = plan::of_baseline(&servable.signature, baseline).into_iter().zip(references).map(
-        |(feature, baseline)| {
-            let monitor = FeatureMonitor::new(baseline.reference.clone()).ok()?;
-            let other = match &monitor.reference().bins {
-                Bins::Category(bins) => Some(bins.special()[0]),
-                Bins::Numeric(_) => None,
-            };
-            let (side, specs) = match feature.is_input {
-                true => (Side::Input, &servable.signature.inputs),
-                false => (Side::Output, &servable.signature.outputs),
-            };
-            let name = specs.get(feature.tensor).map(|spec| spec.name.as_str());
-            let redaction = &servable.settings.redaction;
-            let hidden = name.is_none_or(|name| redaction.method(side, name).is_some());
-            Some(Watched { feature, monitor, newcomers: Frequent::default(), other, peak: None, hidden })
-        },
-    );
-    Some(Phase::Watching(watched.collect::<Option<_>>()?, baseline.rows, usual))
-}
-
 /// For all features together.
-fn thresholds(phase: Option<&Phase>) -> Thresholds {
-    let features = if let Some(Phase::Watching(features, ..)) = phase { features.len() } else { 1 };
+fn thresholds(features: usize) -> Thresholds {
     Thresholds::new(WINDOW_ALPHA / features.max(1) as f64)
-}
-
-/// What was predicted, by the output of scores or the last one.
-fn predicted(scores: Option<&TensorRow>, last: Option<&TensorRow>) -> Option<Predicted> {
-    match scores.or(last)? {
-        TensorRow::Numbers(values) if values.len() > 1 => {
-            let sum: f64 = values.iter().sum();
-            let are_probabilities =
-                (sum - 1.0).abs() < 1e-3 && values.iter().all(|p| (0.0..=1.0).contains(p));
-            let best = values.iter().copied().reduce(f64::max);
-            let value = plan::class(values)?;
-            Some(Predicted { value, probability: best.filter(|_| are_probabilities), is_class: true })
-        }
-        TensorRow::Numbers(values) => {
-            Some(Predicted { value: *values.first()?, probability: None, is_class: scores.is_none() })
-        }
-        TensorRow::Texts(_) => None,
-    }
 }
 
 /// What changed: whatever has come to its alarm, and what e-BH lists beside, the strongest evidence first.
@@ -360,35 +250,29 @@ fn culprits(features: &[Watched], evidence: &[f64], h: f64, sources: usize) -> V
     };
     let mut found: Vec<usize> = (0..features.len()).filter(is_one).collect();
     found.sort_by(|a, b| evidence[*b].total_cmp(&evidence[*a]));
-    found.into_iter().map(|index| features[index].feature.name.clone()).collect()
+    found.into_iter().map(|index| features[index].name.clone()).collect()
 }
 
 impl Pace {
     fn look(&mut self, now_ms: u64) {
         let elapsed = now_ms.saturating_sub(self.since_ms);
-        // a burst counts as if it were all of its minute
-        self.a_day = self.a_day.max(self.rows as f64 * DAY_MS / elapsed.max(PACE_MS) as f64);
-        if elapsed >= PACE_MS {
+        self.a_day = self.a_day.max(self.rows as f64 * DAY_MS / elapsed.max(self.period_ms) as f64);
+        if elapsed >= self.period_ms {
             (self.since_ms, self.rows) = (now_ms, 0);
         }
     }
 }
 
 impl Watched {
-    fn push(&mut self, tensor: &TensorRow) {
-        match self.feature.find(tensor) {
-            Found::Borrowed(value) => self.take(value),
-            Found::Class(class) => self.take(Value::Text(&class)),
-        }
+    /// An input or an output; `hidden`: what its values are may not leave.
+    pub(super) fn new(name: String, is_input: bool, monitor: FeatureMonitor, hidden: bool) -> Self {
+        Self { name, is_input, monitor, newcomers: Frequent::default(), peak: None, hidden }
     }
 
-    fn take(&mut self, value: Value<'_>) {
-        if let (Value::Text(text), Some(other)) = (value, self.other)
-            && self.monitor.reference().bins.bin(value) == other
-        {
+    pub(super) fn take(&mut self, value: Value<'_>) {
+        if let (false, Value::Text(text)) = (self.monitor.push_known(value), value) {
             self.newcomers.push(text);
         }
-        self.monitor.push(value);
     }
 
     /// The strongest evidence of now and of the alarm that is on.
@@ -408,8 +292,8 @@ impl Watched {
         };
         let newcomers = self.newcomers.top(NEWCOMERS_MAX).into_iter();
         FeatureReport {
-            name: self.feature.name.clone(),
-            side: if self.feature.is_input { "input" } else { "output" },
+            name: self.name.clone(),
+            side: if self.is_input { "input" } else { "output" },
             kind: if is_numeric { "numeric" } else { "category" },
             psi: window.map(|window| window.scores.psi),
             psi_debiased: window.map(|window| window.scores.psi_debiased()),

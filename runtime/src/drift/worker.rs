@@ -11,18 +11,22 @@ use gannet_models::{ModelName, Version};
 use gannet_stats::random::Random;
 
 use super::{
-    DriftConfig, Ends, Sample, Shared,
+    DriftConfig, Ends, Report, Sample, Shared,
+    devices::{self, DeviceRow, DeviceWatch},
     feedback::Memory,
     pressure::next_factor,
-    watch::{self, Watch},
+    version::VersionWatch,
+    watch,
 };
 use crate::{clock, control::manager::step_back, route::ledger::Outcome};
 
 /// Versions that are watched; of further ones nothing is looked at.
 const WATCHES_MAX: usize = 256;
+/// Bundles whose devices are watched; of further ones nothing is looked at.
+const DEVICE_WATCHES_MAX: usize = 64;
 /// Time between two looks at empty queues.
 const LOOK: Duration = Duration::from_millis(20);
-/// Samples between two looks at the evidence, at most.
+/// Samples, and rows of devices, between two looks at the evidence, at most.
 const SAMPLES_A_LOOK: usize = 512;
 /// Time between two reports.
 const REPORT_NS: u64 = 500_000_000;
@@ -31,7 +35,8 @@ type Key = (ModelName, Version);
 struct Worker<'a> {
     shared: &'a Shared,
     config: DriftConfig,
-    watches: BTreeMap<Key, Watch>,
+    watches: BTreeMap<Key, VersionWatch>,
+    devices: BTreeMap<devices::Key, DeviceWatch>,
     memory: Memory<Key>,
     random: Random,
 }
@@ -43,6 +48,7 @@ pub(super) fn run(ends: &Ends, shared: &Shared, config: DriftConfig) {
         shared,
         config,
         watches: BTreeMap::new(),
+        devices: BTreeMap::new(),
         memory: Memory::new(),
         random: Random::new(clock::now().as_ns()),
     };
@@ -62,6 +68,11 @@ pub(super) fn run(ends: &Ends, shared: &Shared, config: DriftConfig) {
             worker.feed(&model, &outcomes);
             taken += 1;
         }
+        for row in ends.device_rows.try_iter().take(SAMPLES_A_LOOK) {
+            shared.device_rows.fetch_sub(1, Ordering::Relaxed);
+            worker.hear(&row);
+            taken += 1;
+        }
         changed |= taken > 0;
         let now = clock::now();
         let elapsed_ns = now.ns_since(reported);
@@ -71,8 +82,8 @@ pub(super) fn run(ends: &Ends, shared: &Shared, config: DriftConfig) {
             let next = next_factor(factor, used.saturating_sub(used_ns), elapsed_ns, config.cpu_ratio_max);
             shared.factor.store(next.to_bits(), Ordering::Relaxed);
             (reported, used_ns) = (now, used);
-            worker.watches.retain(|_, watch| watch.servable.strong_count() > 0);
-            if changed || worker.watches.len() != shared.reports.load().len() {
+            worker.end_watches();
+            if changed || worker.watches.len() + worker.devices.len() != shared.reports.load().len() {
                 worker.report();
             }
             changed = false;
@@ -88,7 +99,8 @@ impl Worker<'_> {
     fn now(&self) -> watch::Shared {
         watch::Shared {
             config: self.config,
-            sources: self.watches.values().map(Watch::sources).sum(),
+            sources: self.watches.values().map(VersionWatch::sources).sum::<usize>()
+                + self.devices.values().map(DeviceWatch::sources).sum::<usize>(),
             factor: f64::from_bits(self.shared.factor.load(Ordering::Relaxed)),
             now_ms: clock::wall_ms(clock::now()),
         }
@@ -102,7 +114,7 @@ impl Worker<'_> {
             return;
         }
         let rate = servable.settings.drift_rate.unwrap_or(self.config.rate);
-        let fresh = || Watch::new(servable, rate, shared.now_ms);
+        let fresh = || VersionWatch::new(servable, rate, shared.now_ms);
         let watch = self.watches.entry(key.clone()).or_insert_with(fresh);
         if watch.incarnation != servable.incarnation {
             // an older copy that ends says nothing of the one that serves
@@ -120,6 +132,29 @@ impl Worker<'_> {
         }
     }
 
+    /// Takes what a device says.
+    fn hear(&mut self, row: &DeviceRow) {
+        let bundle = &row.bundle;
+        let key = (bundle.model.clone(), bundle.sequence);
+        let shared = self.now();
+        if !self.devices.contains_key(&key) && self.devices.len() >= DEVICE_WATCHES_MAX {
+            return;
+        }
+        let fresh = || DeviceWatch::new(bundle, shared.now_ms);
+        let watch = self.devices.entry(key).or_insert_with(fresh);
+        if !watch.is_of(bundle) {
+            // the one before was withdrawn, and this one published with its sequence
+            *watch = fresh();
+        }
+        watch.push(&row.values, &shared);
+    }
+
+    /// Ends what is no longer served or delivered.
+    fn end_watches(&mut self) {
+        self.watches.retain(|_, watch| watch.servable.strong_count() > 0);
+        devices::end_replaced(&mut self.devices, clock::wall_ms(clock::now()));
+    }
+
     fn feed(&mut self, model: &ModelName, outcomes: &[Outcome]) {
         let shared = self.now();
         for outcome in outcomes {
@@ -134,11 +169,16 @@ impl Worker<'_> {
 
     fn report(&mut self) {
         let shared = self.now();
-        let report = |watch: &mut Watch| {
+        let of_version = |watch: &mut VersionWatch| {
             watch.look(&shared);
             Arc::new(watch.report(&shared))
         };
-        let reports = self.watches.values_mut().map(report).collect();
+        let of_devices = |watch: &mut DeviceWatch| {
+            watch.look(&shared);
+            Arc::new(watch.report(&shared))
+        };
+        let mut reports: Vec<Arc<Report>> = self.watches.values_mut().map(of_version).collect();
+        reports.extend(self.devices.values_mut().map(of_devices));
         // whoever reads never waits for this thread, which may not run for long
         self.shared.reports.store(Arc::new(reports));
     }

@@ -35,6 +35,8 @@ pub mod binning;
 
 pub mod detector;
 
+pub mod clusters;
+
 pub mod monitor;
 
 pub mod adwin;

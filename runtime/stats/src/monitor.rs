@@ -149,6 +149,8 @@ impl Reference {
 #[derive(Debug, Clone)]
 pub struct FeatureMonitor {
     reference: Arc<Reference>,
+    /// How many independent rows the reference is worth.
+    reference_rows: u64,
     /// By bin: the detector's in the lower half, and in the upper one its number among the rare ones, from one.
     places: Box<[u8]>,
     detector: Option<DriftDetector<f32>>,
@@ -197,14 +199,26 @@ impl FeatureMonitor {
     /// [`StatsError`] for a reference without values, or whose counts do not fit its bins.
     pub fn new(reference: impl Into<Arc<Reference>>) -> Result<Self, StatsError> {
         let reference: Arc<Reference> = reference.into();
+        let rows = reference.counts.rows();
+        Self::of_rows(reference, rows)
+    }
+
+    /// The same against a reference that is worth so many independent rows, at most those that it counts: values out of one
+    /// sample are alike, and many of few samples err as much as few.
+    ///
+    /// # Errors
+    /// As [`FeatureMonitor::new`].
+    pub fn of_rows(reference: Arc<Reference>, rows: u64) -> Result<Self, StatsError> {
         let (bins, counts) = (reference.bins.count(), &reference.counts.counts);
         StatsError::check_length("counts", bins, counts.len())?;
-        let rows = reference.counts.rows();
-        StatsError::check(rows > 0, "reference", "at least 1 row", 0.0)?;
+        let counted = reference.counts.rows();
+        StatsError::check(counted > 0, "reference", "at least 1 row", 0.0)?;
+        let rows = rows.clamp(1, counted);
+        let worth = rows as f64 / counted as f64;
         let coarse = coarse(counts);
         let count = coarse.last().map_or(0, |last| last + 1);
         let mut shares = vec![0.0; count];
-        coarse.iter().zip(counts).for_each(|(bin, n)| shares[*bin] += f64::from(*n));
+        coarse.iter().zip(counts).for_each(|(bin, n)| shares[*bin] += f64::from(*n) * worth);
         // what the reference never had may come all the same
         let total: f64 = rows as f64 + 0.5 * count as f64;
         shares.iter_mut().for_each(|share| *share = (*share + 0.5) / total);
@@ -218,7 +232,7 @@ impl FeatureMonitor {
             places[bin] |= number << 4;
             // what a short reference happens not to have may be there all the same: two standard errors, and the rule
             // of three
-            let count = f64::from(counts[bin]);
+            let count = f64::from(counts[bin]) * worth;
             let rate = ((count + 2.0 * count.sqrt() + 3.0) / rows as f64).min(1.0);
             RateDetector::new(rate)
         });
@@ -233,8 +247,9 @@ impl FeatureMonitor {
             batch: vec![0; bins].into(),
             window: vec![0; bins].into(),
             last: None,
-            smoothed: counts.iter().map(|n| (f64::from(*n) / rows as f64) as f32).collect(),
+            smoothed: counts.iter().map(|n| (f64::from(*n) / counted as f64) as f32).collect(),
             correlation: Correlation::default(),
+            reference_rows: rows,
             reference,
         })
     }
@@ -242,8 +257,15 @@ impl FeatureMonitor {
     /// Takes one value.
     #[inline]
     pub fn push(&mut self, value: Value<'_>) {
-        let held = match value {
-            Value::Number(value) if self.is_numeric => Key::of(value),
+        self.push_known(value);
+    }
+
+    /// Takes one value; whether it may be one that the reference has: every text that is not among its categories is
+    /// unknown.
+    #[inline]
+    pub fn push_known(&mut self, value: Value<'_>) -> bool {
+        let (held, is_known) = match value {
+            Value::Number(value) if self.is_numeric => (Key::of(value), true),
             _ => self.held(value),
         };
         self.block[usize::from(self.block_rows) % BLOCK_ROWS] = held;
@@ -251,14 +273,18 @@ impl FeatureMonitor {
         if usize::from(self.block_rows) == BLOCK_ROWS {
             self.end_block();
         }
+        is_known
     }
 
-    /// What stands for a text, or for what is missing.
-    fn held(&self, value: Value<'_>) -> Key {
+    /// What stands for a text, and whether it is known, or for what is missing.
+    fn held(&self, value: Value<'_>) -> (Key, bool) {
         match (&self.reference.bins, value) {
-            (Bins::Numeric(_), _) => Key::MISSING,
-            (Bins::Category(bins), Value::Text(text)) => Key::of_bin(bins.bin(text)),
-            (Bins::Category(bins), _) => Key::of_bin(bins.special()[1]),
+            (Bins::Numeric(_), _) => (Key::MISSING, true),
+            (Bins::Category(bins), Value::Text(text)) => {
+                let (bin, [other, _]) = (bins.bin(text), bins.special());
+                (Key::of_bin(bin), bin != other)
+            }
+            (Bins::Category(bins), _) => (Key::of_bin(bins.special()[1]), true),
         }
     }
 
@@ -365,7 +391,7 @@ impl FeatureMonitor {
         let threshold = PsiThreshold {
             bins: counts.iter().zip(&reference.counts).filter(|(a, b)| **a > 0 || **b > 0).count().max(2)
                 as u64,
-            reference: reference.rows(),
+            reference: self.reference_rows,
             current: rows_of(counts),
             tolerated: PSI_TOLERATED,
             alpha: thresholds.alpha,

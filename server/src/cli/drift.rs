@@ -14,7 +14,8 @@ use crate::admin::token::read_tokens;
 const EXAMPLES: &str = "\
 Every feature of the inputs, the scores and the predicted class are held against the baseline in the version's package
 (`gannet baseline make`), or against its first rows. log_e is the evidence of a change and h what makes an alarm of it:
-all features of all models together raise one false alarm in drift.budget_days.
+all features of all models together raise one false alarm in drift.budget_days. What devices that run a bundle of the
+model see is held against the bundle's calibration, and shown behind it.
 
 Examples:
   gannet drift breast_cancer                      bars in the terminal: the baseline's shares over those of now
@@ -63,25 +64,38 @@ pub(super) fn run(args: &DriftArgs) -> u8 {
 
 fn show(args: &DriftArgs) -> Result<u8, (u8, String)> {
     let whole = ask(args)?;
-    let report = match &args.version {
-        None => &whole,
-        Some(version) => {
-            let others = whole["others"].as_array().into_iter().flatten();
-            let found = std::iter::once(&whole).chain(others).find(|report| report["version"] == **version);
-            found.ok_or_else(|| (EXIT_REFUSED, format!("nothing is known of version '{version}'")))?
-        }
+    let reports = shown(&whole, args.version.as_deref());
+    let Some(first) = reports.first() else {
+        let version = args.version.as_deref().unwrap_or_default();
+        return Err((EXIT_REFUSED, format!("nothing is known of version '{version}'")));
     };
     if let Some(file) = &args.html {
-        std::fs::write(file, html::page(report))
+        std::fs::write(file, html::page(&reports))
             .map_err(|error| (EXIT_REFUSED, format!("{}: not written: {error}", file.display())))?;
         eprintln!("written: {}", file.display());
     }
     if args.json {
-        say(format_args!("{report:#}"));
+        let asked = if args.version.is_some() { first } else { &&whole };
+        say(format_args!("{asked:#}"));
     } else if args.html.is_none() {
-        say(page::page(report, args.all).trim_end());
+        say(page::pages(&reports, args.all).trim_end());
     }
-    Ok(if report["state"] == "alarm" { EXIT_REFUSED } else { EXIT_OK })
+    let is_alarmed = reports.iter().any(|report| report["state"] == "alarm");
+    Ok(if is_alarmed { EXIT_REFUSED } else { EXIT_OK })
+}
+
+/// The report of a version, by default the one that answers, and those of its devices: by default, of all that are heard.
+fn shown<'a>(whole: &'a Value, version: Option<&str>) -> Vec<&'a Value> {
+    let list = |name: &str| whole[name].as_array().into_iter().flatten();
+    let is_wanted = |report: &&Value| version.is_none_or(|version| report["version"] == version);
+    let devices: Vec<&Value> =
+        list("devices").filter(|report| report["state"].is_string()).filter(is_wanted).collect();
+    let of_requests = match version {
+        Some(_) => std::iter::once(whole).chain(list("others")).find(is_wanted),
+        // what is not served has nothing to show but devices
+        None => Some(whole).filter(|whole| whole["version"].is_string() || devices.is_empty()),
+    };
+    of_requests.into_iter().chain(devices).collect()
 }
 
 fn ask(args: &DriftArgs) -> Result<Value, (u8, String)> {
@@ -102,4 +116,38 @@ fn ask(args: &DriftArgs) -> Result<Value, (u8, String)> {
     }
     let why = body["error"].as_str().unwrap_or("no reason was given; is this Gannet's admin port?");
     Err((EXIT_REFUSED, format!("{} answered {}: {why}", args.admin, answer.status)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_version_is_shown_with_its_devices() {
+        let devices = |version: &str, sequence: u64, state: Value| json!({ "version": version, "sequence": sequence, "state": state });
+        let list = json!([
+            devices("1", 4, json!("ok")),
+            devices("2", 5, json!("alarm")),
+            devices("2", 3, Value::Null)
+        ]);
+        let served = json!({ "version": "2", "state": "ok", "others": [{ "version": "1", "state": "ok" }], "devices": list });
+        let check = |whole: &Value, version: Option<&str>, expected: &[(&str, Option<u64>)]| {
+            let of = |report: &&Value| {
+                (report["version"].as_str().unwrap_or("-").to_owned(), report["sequence"].as_u64())
+            };
+            let expected: Vec<_> =
+                expected.iter().map(|(version, sequence)| ((*version).to_owned(), *sequence)).collect();
+            assert_eq!(shown(whole, version).iter().map(of).collect::<Vec<_>>(), expected, "{version:?}");
+        };
+        check(&served, None, &[("2", None), ("1", Some(4)), ("2", Some(5))]);
+        check(&served, Some("1"), &[("1", None), ("1", Some(4))]);
+        check(&served, Some("3"), &[]);
+        let mut delivered = served;
+        (delivered["version"], delivered["others"]) = (Value::Null, json!([]));
+        check(&delivered, None, &[("1", Some(4)), ("2", Some(5))]);
+        delivered["devices"] = json!([]);
+        check(&delivered, None, &[("-", None)]);
+    }
 }

@@ -15,7 +15,7 @@ use gannet_models::{ModelName, Version};
 use gannet_registry::Registry;
 use gannet_runtime::{
     Time, clock,
-    drift::{Drift, Report, State},
+    drift::{Drift, Report, Source, State},
 };
 use serde_json::Value;
 
@@ -39,7 +39,10 @@ pub struct Outlet {
     stop: Sender<()>,
 }
 
-/// What was told of a version.
+/// Whose report it is.
+type Key = (ModelName, Version, Source);
+
+/// What was told of it.
 #[derive(Default)]
 struct Told {
     alarm: Option<u64>,
@@ -60,7 +63,7 @@ struct Work {
     registry: Option<Arc<Registry>>,
     webhook: Option<Courier>,
     server: String,
-    told: HashMap<(ModelName, Version), Told>,
+    told: HashMap<Key, Told>,
     waiting: VecDeque<Waiting>,
 }
 
@@ -96,19 +99,17 @@ impl Work {
         while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK) {
             let reports = self.drift.reports();
             for report in reports.iter() {
-                self.look(report);
+                self.look(report, is_newest(report, &reports));
             }
-            self.told.retain(|key, _| {
-                reports.iter().any(|report| (&report.model, &report.version) == (&key.0, &key.1))
-            });
+            self.told.retain(|known, _| reports.iter().any(|report| key(report) == *known));
             self.send_due(runtime);
         }
     }
 
-    fn look(&mut self, report: &Report) {
+    /// Tells what is new of a report; values of it only where it is the newest of its version.
+    fn look(&mut self, report: &Report, is_newest: bool) {
         let now = clock::now();
-        let key = (report.model.clone(), report.version.clone());
-        let told = self.told.entry(key).or_default();
+        let told = self.told.entry(key(report)).or_default();
         let alarm = report.alarm.as_ref().map(|alarm| alarm.number);
         let kind = match (told.alarm, alarm) {
             (before, Some(number)) if before != Some(number) => Some(event::ALARM),
@@ -120,7 +121,10 @@ impl Work {
         let is_old = told.values_at.is_none_or(|at| now.ns_since(at) >= VALUES_PERIOD_NS);
         let is_due =
             told.state != Some(report.state) || (report.rows != told.rows && (window_ended || is_old));
-        if is_due && let Some(registry) = &self.registry {
+        if is_due
+            && is_newest
+            && let Some(registry) = &self.registry
+        {
             (told.state, told.rows, told.values_at) = (Some(report.state), report.rows, Some(now));
             registry.metrics(report.model.clone(), report.version.clone(), values(report));
         }
@@ -163,27 +167,66 @@ fn message(event: &Value) -> Message {
     }
 }
 
-/// What a tracking server is told.
+fn key(report: &Report) -> Key {
+    (report.model.clone(), report.version.clone(), report.source)
+}
+
+/// Whether no devices run a later release of the same version: a version has one series of values.
+fn is_newest(report: &Report, reports: &[Arc<Report>]) -> bool {
+    let Source::Devices { sequence } = report.source else { return true };
+    let is_later = |other: &&Arc<Report>| {
+        let is_same = (&other.model, &other.version) == (&report.model, &report.version);
+        is_same && matches!(other.source, Source::Devices { sequence: later } if later > sequence)
+    };
+    !reports.iter().any(|other| is_later(&other))
+}
+
+/// What a tracking server is told: of devices under names of their own.
 fn values(report: &Report) -> Vec<(String, f64)> {
+    let prefix = if report.source == Source::Requests { "drift" } else { "drift.devices" };
     let most = |read: &dyn Fn(&gannet_runtime::drift::FeatureReport) -> Option<f64>| {
         report.features.iter().filter_map(read).reduce(f64::max)
     };
     let fed = report.feedback.as_ref();
     #[expect(clippy::cast_precision_loss, reason = "counts for a chart")]
     let values = [
-        ("drift.alarm", Some(f64::from(u8::from(report.alarm.is_some())))),
-        ("drift.alarms", Some(report.alarms as f64)),
-        ("drift.rows", Some(report.rows as f64)),
-        ("drift.features_alarmed", Some(report.features.iter().filter(|f| f.alarm).count() as f64)),
-        ("drift.psi_max", most(&|feature| feature.psi_debiased)),
-        ("drift.log_e_max", most(&|feature| Some(feature.log_e))),
-        ("drift.accuracy_estimate", report.estimate.as_ref().map(|estimate| estimate.accuracy)),
-        ("drift.accuracy", fed.and_then(|fed| fed.accuracy)),
-        ("drift.brier", fed.and_then(|fed| fed.brier)),
-        ("drift.calibration_error", fed.and_then(|fed| fed.calibration_error)),
-        ("drift.absolute_error", fed.and_then(|fed| fed.absolute_error)),
+        ("alarm", Some(f64::from(u8::from(report.alarm.is_some())))),
+        ("alarms", Some(report.alarms as f64)),
+        ("rows", Some(report.rows as f64)),
+        ("features_alarmed", Some(report.features.iter().filter(|f| f.alarm).count() as f64)),
+        ("psi_max", most(&|feature| feature.psi_debiased)),
+        ("log_e_max", most(&|feature| Some(feature.log_e))),
+        ("accuracy_estimate", report.estimate.as_ref().map(|estimate| estimate.accuracy)),
+        ("accuracy", fed.and_then(|fed| fed.accuracy)),
+        ("brier", fed.and_then(|fed| fed.brier)),
+        ("calibration_error", fed.and_then(|fed| fed.calibration_error)),
+        ("absolute_error", fed.and_then(|fed| fed.absolute_error)),
     ];
-    let known =
-        |(name, value): (&str, Option<f64>)| Some((name.to_owned(), value.filter(|v| v.is_finite())?));
+    let known = |(name, value): (&str, Option<f64>)| {
+        Some((format!("{prefix}.{name}"), value.filter(|v| v.is_finite())?))
+    };
     values.into_iter().filter_map(known).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drift::event::tests::report;
+
+    #[test]
+    fn values_of_devices_are_those_of_the_newest_release_under_names_of_their_own() {
+        let sources = [Source::Requests, Source::Devices { sequence: 4 }, Source::Devices { sequence: 7 }];
+        let reports: Vec<Arc<Report>> = sources.into_iter().map(|source| Arc::new(report(source))).collect();
+        let newest: Vec<bool> = reports.iter().map(|report| is_newest(report, &reports)).collect();
+        assert_eq!(newest, [true, false, true]);
+        let of = |report: &Report| values(report).into_iter().take(3).collect::<Vec<_>>();
+        let named = |name: &str, value: f64| (name.to_owned(), value);
+        assert_eq!(
+            of(&reports[0]),
+            [named("drift.alarm", 1.0), named("drift.alarms", 2.0), named("drift.rows", 640.0)]
+        );
+        assert_eq!(of(&reports[2])[0], named("drift.devices.alarm", 1.0));
+        let names: Vec<String> = values(&reports[2]).into_iter().map(|(name, _)| name).collect();
+        assert!(names.iter().all(|name| name.starts_with("drift.devices.")), "{names:?}");
+    }
 }

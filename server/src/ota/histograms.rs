@@ -1,32 +1,30 @@
 //! Where the inputs of devices fall, in the bins and counts that a drift monitor takes, beside where those of the
-//! calibration fell. A device counts codes, which mean the same wherever the bundle runs. Must not know devices.
+//! calibration fell, and what of one report such a monitor is given. A device counts codes, which mean the same wherever
+//! the bundle runs. Must not know devices, nor what is an alarm.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use gannet_edge::{
     compile::CODE_BINS,
     manifest::{Manifest, Port},
 };
+use gannet_models::{ModelName, Version};
+use gannet_runtime::drift::{DeviceBundle, DeviceInput};
 use gannet_stats::{
     binning::{BinCounts, NumericBins},
     moments::Moments,
     monitor::{Bins, Reference},
-    score::{PsiThreshold, Scores, scores},
+    random::Random,
+    score::{Scores, scores},
+    split::Split,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// Values of one report that count: a device that sees more is no more than another one.
 const ROWS_MAX: u64 = 1000;
-/// The index of devices' inputs that is tolerated: a calibration is a hundred samples, and no two devices see the same.
-const TOLERATED: f64 = 0.1;
-/// Share of inputs at that index that are over the threshold.
-const ALPHA: f64 = 0.001;
 /// Codes of a bin.
 const CODES: usize = 256 / CODE_BINS;
-
-/// By input: where the codes of the calibration fell.
-pub(crate) type References = BTreeMap<String, Reference>;
 
 /// What devices saw of one input, beside its reference: what a drift monitor takes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,26 +46,27 @@ fn bins(port: &Port) -> Option<NumericBins> {
     serde_json::from_value(json!({ "edges": edges, "least": value(-128), "greatest": value(127) })).ok()
 }
 
+/// The middle of a bin of codes: of eight, the upper edge is the last.
+fn middle(bins: &NumericBins, bin: usize) -> f64 {
+    let edges: Vec<f64> = bins.edges().into_iter().map(f64::from).collect();
+    let step = if edges.len() > 1 { edges[1] - edges[0] } else { 0.0 };
+    let upper = edges.get(bin).copied().unwrap_or_else(|| edges[edges.len() - 1] + step);
+    upper - step * (CODES as f64 - 1.0) / (2.0 * CODES as f64)
+}
+
 /// Counts of codes as counts of values.
 fn counted(port_bins: &NumericBins, counts: &[u64]) -> BinCounts {
     let mut all = BinCounts::new(port_bins.len());
-    let edges: Vec<f64> = port_bins.edges().into_iter().map(f64::from).collect();
-    let middle = |bin: usize| {
-        let step = if edges.len() > 1 { edges[1] - edges[0] } else { 0.0 };
-        // the middle of eight codes, of which the edge is the last
-        let upper = edges.get(bin).copied().unwrap_or_else(|| edges[edges.len() - 1] + step);
-        upper - step * (CODES as f64 - 1.0) / (2.0 * CODES as f64)
-    };
     for (bin, count) in counts.iter().enumerate() {
         all.count(bin, u32::try_from(*count).unwrap_or(u32::MAX));
-        all.moments.merge(&Moments::of(*count, middle(bin), 0.0));
+        all.moments.merge(&Moments::of(*count, middle(port_bins, bin), 0.0));
     }
     all
 }
 
-/// The references of a bundle, as its report has them.
+/// The inputs of a bundle, with where the codes of its calibration fell, as its report has them.
 #[must_use]
-pub(crate) fn references(manifest: &Manifest, report: Option<&[u8]>) -> References {
+pub(crate) fn inputs(manifest: &Manifest, report: Option<&[u8]>) -> Vec<DeviceInput> {
     let report: Value = report.and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default();
     let of = |(place, port): (usize, &Port)| {
         let counts: Vec<u64> = serde_json::from_value(report["input_codes"][place].clone()).ok()?;
@@ -77,18 +76,61 @@ pub(crate) fn references(manifest: &Manifest, report: Option<&[u8]>) -> Referenc
         }
         let bins = bins(port)?;
         let counts = counted(&bins, &counts);
-        Some((port.name.clone(), Reference { bins: Bins::Numeric(bins), counts }))
+        // a bundle of before says only of how many samples they are, whose codes may all be alike
+        let worth = [&report["effective_codes"][place], &report["calibrated_on"]];
+        let rows = worth.into_iter().find_map(Value::as_u64).unwrap_or(1).clamp(1, sum);
+        let reference = Arc::new(Reference { bins: Bins::Numeric(bins), counts });
+        Some(DeviceInput { name: port.name.clone(), reference, rows })
     };
     manifest.abi.inputs.iter().enumerate().filter_map(of).collect()
+}
+
+/// The bundle as a drift monitor watches it; `None` where none can: it says nothing of its calibration, or its names are
+/// none that a model could have here.
+#[must_use]
+pub(crate) fn watched(manifest: &Manifest, inputs: &[DeviceInput]) -> Option<Arc<DeviceBundle>> {
+    let (model, version) = (ModelName::new(&manifest.model).ok()?, Version::new(&manifest.version).ok()?);
+    let bundle = DeviceBundle { model, version, sequence: manifest.sequence, inputs: inputs.to_vec() };
+    (!inputs.is_empty()).then(|| Arc::new(bundle))
+}
+
+/// What one report says to a drift monitor, by input of the bundle: one of its values, drawn by how often each came. However
+/// much a device sees, it is one row as any other. The same seed draws the same.
+#[must_use]
+pub(crate) fn draw(
+    known: &[DeviceInput],
+    inputs: &BTreeMap<String, Vec<u64>>,
+    seed: u64,
+) -> Vec<Option<f64>> {
+    let mut random = Random::new(seed);
+    let mut one = |input: &DeviceInput| {
+        let counts = inputs.get(&input.name).filter(|counts| counts.len() == CODE_BINS)?;
+        let Bins::Numeric(bins) = &input.reference.bins else { return None };
+        let mut left = random.below(counts.iter().sum());
+        let bin = counts.iter().position(|count| {
+            let is_here = left < *count;
+            left = left.saturating_sub(*count);
+            is_here
+        });
+        bin.map(|bin| middle(bins, bin))
+    };
+    known.iter().map(&mut one).collect()
+}
+
+/// What a draw of a device's report begins with: another one for each report.
+#[must_use]
+pub(crate) fn seed(device: &str, sequence: u64, window: u64) -> u64 {
+    let key = [&sequence.to_le_bytes(), &window.to_le_bytes(), device.as_bytes()].concat();
+    Split::new("devices").hash(&key)
 }
 
 /// Takes the histograms of one report; what the bundle does not have is left out.
 pub(crate) fn take(
     seen: &mut BTreeMap<String, Seen>,
-    references: &References,
+    known: &[DeviceInput],
     inputs: &BTreeMap<String, Vec<u64>>,
 ) {
-    for (name, reference) in references {
+    for DeviceInput { name, reference, .. } in known {
         let Some(counts) = inputs.get(name).filter(|counts| counts.len() == CODE_BINS) else { continue };
         let Bins::Numeric(bins) = &reference.bins else { continue };
         let sum: u64 = counts.iter().sum();
@@ -101,7 +143,7 @@ pub(crate) fn take(
         };
         let counts: Vec<u64> = counts.iter().map(scaled).collect();
         let entry = seen.entry(name.clone()).or_insert_with(|| Seen {
-            reference: reference.clone(),
+            reference: Reference::clone(reference),
             counts: BinCounts::new(bins.len()),
             reports: 0,
         });
@@ -118,22 +160,6 @@ impl Seen {
     pub fn scores(&self) -> Option<Scores> {
         scores(&self.reference.counts.counts, &self.counts.counts).ok()
     }
-
-    /// The index above which it differs by more than is tolerated, for so many values of the calibration and of devices.
-    #[must_use]
-    pub fn threshold(&self) -> Option<f64> {
-        let (counts, reference) = (&self.counts, &self.reference.counts);
-        let bins =
-            counts.counts.iter().zip(&reference.counts).filter(|(a, b)| **a > 0 || **b > 0).count() as u64;
-        let (reference, current) = (reference.rows(), counts.rows());
-        PsiThreshold { bins, reference, current, tolerated: TOLERATED, alpha: ALPHA }.value().ok()
-    }
-
-    /// Whether it does.
-    #[must_use]
-    pub fn alarm(&self) -> bool {
-        self.scores().zip(self.threshold()).is_some_and(|(scores, threshold)| scores.psi > threshold)
-    }
 }
 
 #[cfg(test)]
@@ -145,6 +171,12 @@ mod tests {
     };
 
     use super::*;
+
+    fn input() -> DeviceInput {
+        let bins = bins(&port()).unwrap();
+        let reference = Reference { counts: counted(&bins, &[2; CODE_BINS]), bins: Bins::Numeric(bins) };
+        DeviceInput { name: "x".into(), reference: Arc::new(reference), rows: 64 }
+    }
 
     fn port() -> Port {
         Port { name: "x".into(), shape: vec![1, 4], dtype: "int8".into(), scale: 0.1, zero_point: -20 }
@@ -164,27 +196,27 @@ mod tests {
     fn what_devices_saw_is_what_a_drift_monitor_takes() {
         let bins = bins(&port()).unwrap();
         let mut random = Random::new(5);
-        let mut draw = |rows: usize, mean: f64| -> Vec<u64> {
+        let mut codes = |rows: usize, mean: f64| -> Vec<u64> {
             let mut counts = vec![0; CODE_BINS];
             for _ in 0..rows {
                 counts[code_bin((random.normal() * 20.0 + mean).clamp(-128.0, 127.0) as i8)] += 1;
             }
             counts
         };
-        let reference = Reference { counts: counted(&bins, &draw(5000, 0.0)), bins: Bins::Numeric(bins) };
-        let references = References::from([("x".to_owned(), reference)]);
+        let reference = Reference { counts: counted(&bins, &codes(5000, 0.0)), bins: Bins::Numeric(bins) };
+        let known = [DeviceInput { name: "x".into(), reference: Arc::new(reference), rows: 5000 }];
         let mut seen = BTreeMap::new();
         // one device that shouts, and ten of the others
         take(
             &mut seen,
-            &references,
-            &BTreeMap::from([("x".into(), draw(400, 0.0).iter().map(|n| n * 1_000_000).collect())]),
+            &known,
+            &BTreeMap::from([("x".into(), codes(400, 0.0).iter().map(|n| n * 1_000_000).collect())]),
         );
         for _ in 0..10 {
             take(
                 &mut seen,
-                &references,
-                &BTreeMap::from([("x".into(), draw(1000, 0.0)), ("y".into(), vec![1; 32])]),
+                &known,
+                &BTreeMap::from([("x".into(), codes(1000, 0.0)), ("y".into(), vec![1; 32])]),
             );
         }
         let same = seen["x"].clone();
@@ -198,9 +230,8 @@ mod tests {
         let mean = same.counts.moments.mean();
         assert!((mean - 2.0).abs() < 0.2, "code 0 is 2.0, got {mean}");
         let mut other = BTreeMap::new();
-        take(&mut other, &references, &BTreeMap::from([("x".into(), draw(1000, 15.0))]));
+        take(&mut other, &known, &BTreeMap::from([("x".into(), codes(1000, 15.0))]));
         assert!(other["x"].scores().unwrap().psi_debiased() > 0.2);
-        assert!(other["x"].alarm() && !same.alarm(), "{:?} {:?}", other["x"].threshold(), same.threshold());
         // it is written and read as it is, and a monitor starts from its reference
         let text = serde_json::to_string(&same).unwrap();
         let again: Seen = serde_json::from_str(&text).unwrap();
@@ -210,5 +241,69 @@ mod tests {
             (0..*count).for_each(|_| monitor.push(Watched::Number(value)));
         }
         assert_eq!(*monitor.end_window(&mut Thresholds::new(0.01)).unwrap().counts, *again.counts.counts);
+    }
+
+    #[test]
+    fn a_report_is_one_row_whose_values_come_as_often_as_it_says() {
+        let known = [input(), DeviceInput { name: "y".into(), ..input() }];
+        let Bins::Numeric(bins) = &known[0].reference.bins else { panic!("numbers") };
+        let mut counts = vec![0; CODE_BINS];
+        (counts[0], counts[7], counts[31]) = (1, 2, 5);
+        let said = |count: u64| {
+            BTreeMap::from([("x".to_owned(), counts.iter().map(|n| n * count).collect::<Vec<u64>>())])
+        };
+        let mut drawn = vec![0; CODE_BINS];
+        for window in 0..8000 {
+            let row = draw(&known, &said(1 << 40), seed("a", 1, window));
+            assert_eq!(row, draw(&known, &said(1 << 40), seed("a", 1, window)), "the same once more");
+            assert_eq!((row.len(), row[1]), (2, None));
+            drawn[bins.bin(row[0].unwrap())] += 1;
+        }
+        for (bin, count) in counts.iter().enumerate() {
+            let expected = 1000.0 * *count as f64;
+            assert!((f64::from(drawn[bin]) - expected).abs() <= 5.0 * expected.sqrt(), "{bin}: {drawn:?}");
+        }
+        // nothing is said of what has no values, too few bins, or another name
+        let nothing = [vec![0; CODE_BINS], vec![1; 31]].map(|counts| BTreeMap::from([("x".into(), counts)]));
+        for inputs in nothing.into_iter().chain([BTreeMap::from([("z".into(), vec![1; CODE_BINS])])]) {
+            assert_eq!(draw(&known, &inputs, 1), [None, None]);
+        }
+        let seeds = [seed("a", 1, 2), seed("a", 2, 1), seed("b", 1, 2)];
+        assert!(seeds[0] != seeds[1] && seeds[0] != seeds[2]);
+    }
+
+    #[test]
+    fn a_bundle_says_what_its_calibration_is_worth() {
+        let abi = gannet_edge::manifest::Abi {
+            inputs: vec![port(), Port { name: "y".into(), dtype: "float32".into(), ..port() }],
+            outputs: Vec::new(),
+            operators: Vec::new(),
+            arena: gannet_edge::manifest::ArenaSizes { host64: 0, cortex_m: 0 },
+        };
+        let manifest = Manifest {
+            schema: 1,
+            model: "m".into(),
+            version: "1".into(),
+            source_sha256: String::new(),
+            sequence: 7,
+            files: BTreeMap::new(),
+            abi,
+        };
+        let check = |report: Value, expected: Option<u64>| {
+            let known = inputs(&manifest, Some(report.to_string().as_bytes()));
+            assert_eq!(known.first().map(|input| input.rows), expected, "{report}");
+            assert_eq!(watched(&manifest, &known).map(|bundle| bundle.sequence), expected.map(|_| 7));
+        };
+        let codes = json!([vec![10; CODE_BINS], vec![10; CODE_BINS]]);
+        check(json!({ "input_codes": codes, "effective_codes": [150, 9], "calibrated_on": 80 }), Some(150));
+        check(json!({ "input_codes": codes, "calibrated_on": 80 }), Some(80));
+        check(json!({ "input_codes": codes, "effective_codes": [9999, 9] }), Some(320));
+        check(json!({ "input_codes": codes, "effective_codes": [0, 9] }), Some(1));
+        check(json!({ "input_codes": codes }), Some(1));
+        check(json!({ "input_codes": [vec![0; CODE_BINS]], "calibrated_on": 80 }), None);
+        check(json!({ "input_codes": [vec![1; 31]], "calibrated_on": 80 }), None);
+        check(json!({}), None);
+        let nameless = Manifest { model: "a model/of nobody".into(), ..manifest.clone() };
+        assert!(watched(&nameless, &[input()]).is_none() && watched(&manifest, &[input()]).is_some());
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use crossbeam::channel::{Receiver, RecvTimeoutError};
-use gannet_runtime::clock;
+use gannet_runtime::{clock, drift::Drift};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -103,6 +103,7 @@ pub(super) struct Keeper {
     /// By model and device.
     records: HashMap<String, HashMap<String, DeviceRecord>>,
     devices: Arc<DeviceFile>,
+    drift: Arc<Drift>,
     placed: HashMap<u64, (Arc<Fleet>, Vec<Placed>)>,
     counts: HashMap<u64, Counts>,
     seen: Histograms,
@@ -112,15 +113,20 @@ pub(super) struct Keeper {
     shown: Arc<ArcSwap<Shown>>,
 }
 
+/// Where things are, and who is told.
+pub(super) struct Parts {
+    pub(super) files: Files,
+    pub(super) shelf: Shelf,
+    pub(super) bundles: Bundles,
+    pub(super) devices: Arc<DeviceFile>,
+    pub(super) drift: Arc<Drift>,
+    pub(super) shown: Arc<ArcSwap<Shown>>,
+}
+
 impl Keeper {
     /// With what the folder holds.
-    pub(super) fn open(
-        files: Files,
-        shelf: Shelf,
-        bundles: Bundles,
-        devices: Arc<DeviceFile>,
-        shown: Arc<ArcSwap<Shown>>,
-    ) -> Result<Self, String> {
+    pub(super) fn open(parts: Parts) -> Result<Self, String> {
+        let Parts { files, shelf, bundles, devices, drift, shown } = parts;
         let saved = files.rollouts()?;
         let (found, mut votes) = files.lines::<DeviceRecord>(DEVICES)?;
         let (log, audit) = files.lines::<Audit>("log.jsonl")?;
@@ -144,6 +150,7 @@ impl Keeper {
             bundles: Arc::new(bundles),
             records,
             devices,
+            drift,
             placed: HashMap::new(),
             counts: HashMap::new(),
             seen,
@@ -246,23 +253,31 @@ impl Keeper {
         }
         self.lines.drain(..self.lines.len().saturating_sub(LINES_MAX));
         if taken.histogram && !report.inputs.is_empty() {
-            self.histograms(report);
+            self.histograms(device, report);
         }
         Ok(Some(record))
     }
 
-    fn histograms(&mut self, report: &Report) {
+    /// Adds a report's histograms to what is known, and gives the drift monitor one value of each.
+    fn histograms(&mut self, device: &Device, report: &Report) {
         let runs = |bundle: &&Arc<Signed>| {
             bundle.manifest().model == report.model && bundle.manifest().sequence == report.sequence
         };
         let bundles = Arc::clone(&self.bundles);
         let Some(bundle) = bundles.values().find(runs) else { return };
         let sequences = self.seen.entry(report.model.clone()).or_default();
-        histograms::take(sequences.entry(report.sequence).or_default(), bundle.references(), &report.inputs);
+        histograms::take(sequences.entry(report.sequence).or_default(), bundle.inputs(), &report.inputs);
         while sequences.len() > SEQUENCES_MAX {
             sequences.pop_first();
         }
         self.seen_changed = true;
+        let Some(watched) = bundle.watched() else { return };
+        let seed = histograms::seed(&device.id, report.sequence, report.window);
+        let row = histograms::draw(bundle.inputs(), &report.inputs, seed);
+        if row.iter().any(Option::is_some) {
+            // what does not fit is counted there
+            self.drift.device_row(watched, row);
+        }
     }
 
     /// What a device's report is judged by: the plan of the newest rollout that concerns it.

@@ -15,12 +15,10 @@ use gannet_edge::{
     manifest::Manifest,
     sign::PublicKey,
 };
+use gannet_runtime::drift::{DeviceBundle, DeviceInput};
 use sha2::{Digest as _, Sha256};
 
-use super::{
-    archive::BUNDLE_BYTES_MAX,
-    histograms::{References, references},
-};
+use super::{archive::BUNDLE_BYTES_MAX, histograms};
 
 /// Bundles on the shelf.
 pub const BUNDLES_MAX: usize = 64;
@@ -35,7 +33,8 @@ pub struct Signed {
     id: String,
     manifest: Manifest,
     files: BTreeMap<&'static str, Bytes>,
-    references: References,
+    inputs: Vec<DeviceInput>,
+    watched: Option<Arc<DeviceBundle>>,
 }
 
 impl Signed {
@@ -56,10 +55,12 @@ impl Signed {
         let verified = verify(bundle, Some(key)).map_err(|error| error.to_string())?;
         let file = |name: &'static str| Some((name, Bytes::from(bundle.files.get(name)?.clone())));
         let id = id_of(manifest);
-        let references = references(&verified.manifest, bundle.files.get("report.json").map(Vec::as_slice));
+        let report = bundle.files.get("report.json").map(Vec::as_slice);
+        let inputs = histograms::inputs(&verified.manifest, report);
         Ok(Self {
             id,
-            references,
+            watched: histograms::watched(&verified.manifest, &inputs),
+            inputs,
             manifest: verified.manifest,
             files: OFFERED.into_iter().filter_map(file).collect(),
         })
@@ -90,8 +91,14 @@ impl Signed {
 
     /// Where the codes of its inputs fell when it was calibrated.
     #[must_use]
-    pub fn references(&self) -> &References {
-        &self.references
+    pub fn inputs(&self) -> &[DeviceInput] {
+        &self.inputs
+    }
+
+    /// What a drift monitor knows it by: it watches its devices for as long as this is kept.
+    #[must_use]
+    pub fn watched(&self) -> Option<&Arc<DeviceBundle>> {
+        self.watched.as_ref()
     }
 
     /// Bytes of the model.

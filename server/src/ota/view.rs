@@ -53,7 +53,8 @@ pub fn rollout(rollout: &Rollout, shown: &Shown) -> Value {
     })
 }
 
-/// What devices saw of one input: where it fell beside the calibration, as a drift monitor takes both, and how far apart.
+/// What devices saw of one input: where it fell beside the calibration, and how far apart. Whether that is an alarm is said
+/// by the drift monitor.
 #[must_use]
 pub fn seen(name: &str, seen: &Seen) -> Value {
     let scores = seen.scores();
@@ -61,8 +62,6 @@ pub fn seen(name: &str, seen: &Seen) -> Value {
         "name": name,
         "reports": seen.reports,
         "psi": scores.as_ref().map(gannet_stats::score::Scores::psi_debiased),
-        "threshold": seen.threshold(),
-        "alarm": seen.alarm(),
         "total_variation": scores.as_ref().map(|scores| scores.total_variation),
         "reference": seen.reference,
         "counts": seen.counts,

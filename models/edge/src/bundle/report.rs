@@ -130,6 +130,8 @@ pub struct Report {
     pub calibrated_on: usize,
     /// Where the codes of these samples fall, by input, in [`CODE_BINS`](crate::compile::CODE_BINS) bins.
     pub input_codes: Vec<Vec<u64>>,
+    /// How many independent codes these are worth, by input.
+    pub effective_codes: Vec<u64>,
     /// Float against int8.
     pub parity: Parity,
 }
@@ -174,6 +176,7 @@ pub fn of(compiled: &Compiled, info: &BundleInfo) -> Report {
         sparsity: compiled.sparsity.clone(),
         calibrated_on: compiled.calibrated_on,
         input_codes: compiled.input_codes.clone(),
+        effective_codes: compiled.effective_codes.clone(),
         parity: compiled.parity.clone(),
     }
 }

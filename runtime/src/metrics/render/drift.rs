@@ -3,19 +3,37 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use super::{escape, family, version_labels};
-use crate::drift::{Drift, FeatureReport, Report, State};
+use crate::drift::{Drift, FeatureReport, Report, Source, State};
 
 /// Features of a version that have series: alarmed ones first, then in their order.
 const FEATURES_MAX: usize = 32;
 
-/// Drift's series, bounded: some for each version, and four for each of few features.
+/// Drift's series, bounded: some for each version and each bundle that devices run, and four for each of few features.
 #[must_use]
 pub fn render_drift(drift: &Drift) -> String {
-    let (mut page, reports) = (String::new(), drift.reports());
-    let labels: Vec<String> =
-        reports.iter().map(|report| version_labels(report.model.as_str(), report.version.as_str())).collect();
+    let mut page = render_reports(&drift.reports());
+    let help = "Sampled requests, and rows of devices, that were not looked at";
+    family(&mut page, "gannet_drift_dropped_total", "counter", help);
+    let _ = writeln!(page, "gannet_drift_dropped_total {}", drift.dropped());
+    let of_devices = drift.device_rows_dropped();
+    let _ = writeln!(page, "gannet_drift_dropped_total{{source=\"devices\"}} {of_devices}");
+    page
+}
+
+/// Whose series they are: those of devices have two labels more.
+fn labels(report: &Report) -> String {
+    let labels = version_labels(report.model.as_str(), report.version.as_str());
+    match report.source {
+        Source::Requests => labels,
+        Source::Devices { sequence } => format!("{labels},source=\"devices\",sequence=\"{sequence}\""),
+    }
+}
+
+fn render_reports(reports: &[Arc<Report>]) -> String {
+    let mut page = String::new();
+    let labels: Vec<String> = reports.iter().map(|report| labels(report)).collect();
     let both = || reports.iter().zip(&labels);
-    family(&mut page, "gannet_drift_state", "gauge", "1 for the state that the version's data is in");
+    family(&mut page, "gannet_drift_state", "gauge", "1 for the state that the data is in");
     for (report, labels) in both() {
         for state in State::ALL {
             let is_in = u8::from(state == report.state);
@@ -29,7 +47,7 @@ pub fn render_drift(drift: &Drift) -> String {
         }),
         ("gannet_drift_alarms_total", "counter", "Alarms that were raised", |r| Some(r.alarms as f64)),
         ("gannet_drift_sampling_ratio", "gauge", "Share of the requests that is sampled", |r| {
-            Some(r.sampling_probability)
+            (r.source == Source::Requests).then_some(r.sampling_probability)
         }),
         ("gannet_drift_features_alarmed", "gauge", "Features whose alarm is on", |r| {
             Some(r.features.iter().filter(|feature| feature.alarm).count() as f64)
@@ -61,9 +79,7 @@ pub fn render_drift(drift: &Drift) -> String {
             }
         }
     }
-    features(&mut page, &reports, &labels);
-    family(&mut page, "gannet_drift_dropped_total", "counter", "Sampled requests that were not looked at");
-    let _ = writeln!(page, "gannet_drift_dropped_total {}", drift.dropped());
+    features(&mut page, reports, &labels);
     page
 }
 

@@ -8,19 +8,22 @@ use serde_json::{Value, json};
 use super::{Server, WAIT_MAX, client};
 use crate::{
     config::{Config, address::Address},
-    ota::archive,
+    ota::{Device, archive, devices::line},
 };
 
 /// A key made for these tests.
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f\n-----END PRIVATE KEY-----\n";
 const EDGE: &str = "/admin/v1/models/{model}/versions/{version}/edge";
+/// A device's token.
+const TOKEN: &str = "a token of these tests";
 const DIGITS: [&str; 2] = ["digits", "1"];
 
 pub(super) fn configure(config: &mut Config, folder: &Path) {
     let (keys, devices) = (folder.join("release.pub.pem"), folder.join("devices"));
     let public = PrivateKey::of_pem(KEY).unwrap().public().to_pem();
     std::fs::write(&keys, public).unwrap();
-    std::fs::write(&devices, "").unwrap();
+    let device = Device { id: "sensor-1".into(), class: "esp32".into() };
+    std::fs::write(&devices, line(&device, TOKEN)).unwrap();
     config.ota.listen = Some(Address::loopback(0));
     config.ota.keys = vec![keys];
     config.ota.devices_file = Some(devices);
@@ -60,6 +63,31 @@ fn bundle(server: &Server) -> Bundle {
     archive::unpack(&packed).unwrap()
 }
 
+/// A device reports what it saw, and the drift monitor looks at it.
+fn report(server: &Server) {
+    let report = json!({
+        "model": "digits", "sequence": 4, "window": 1, "inferences": 10, "failures": 0,
+        "inputs": { "image": vec![3; 32] },
+    });
+    let base = format!("http://{}", server.app.addresses().ota.unwrap());
+    let (path, body) = ("/ota/v1/report", report.to_string());
+    let request =
+        client::Request { method: "POST", base: &base, path, body: &body, token: Some(TOKEN), actor: None };
+    let answer = client::call(&request).unwrap();
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    let until = gannet_runtime::clock::now() + WAIT_MAX;
+    loop {
+        let drift = server.good("GET", "/admin/v1/models/{model}/drift", &["digits"], "");
+        let devices = &drift["devices"][0];
+        if devices["rows"] == 1 {
+            assert_eq!((&devices["sequence"], &devices["inputs"][0]["reports"]), (&json!(4), &json!(1)));
+            return;
+        }
+        assert!(gannet_runtime::clock::now() < until, "{drift}");
+        let _ = crossbeam::channel::after(std::time::Duration::from_millis(5)).recv();
+    }
+}
+
 pub(super) fn check(server: &Server) {
     let mut bundle = bundle(server);
     server.bad("POST", "/admin/v1/ota/bundles", "nothing", 400, "the bundle: ");
@@ -69,6 +97,7 @@ pub(super) fn check(server: &Server) {
     let published: Value = serde_json::from_slice(&published).unwrap();
     let schema = json!({ "$ref": "#/components/schemas/OtaBundle" });
     super::check(&server.description, &schema, &published, bundles);
+    report(server);
     let plan = json!({ "bundle": published["bundle"], "classes": ["nano33"] });
     server.bad("POST", "/admin/v1/ota/rollouts", "{}", 400, "classes: expected");
     let begun = server.good("POST", "/admin/v1/ota/rollouts", &[], &plan.to_string());

@@ -1,10 +1,10 @@
-//! A drift report as one page that needs nothing else: styles and plots are in it. Must not know where it is from.
+//! Drift reports as one page that needs nothing else: styles and plots are in it. Must not know where it is from.
 
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::page::{number, percent};
+use super::page::{self, number, percent};
 
 const STYLE: &str = "\
 body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#1c2733;background:#fff}\
@@ -17,23 +17,29 @@ td,th{border-color:#2a3541}.alarm{color:#ff8a80}}";
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 120.0;
 
-pub(super) fn page(report: &Value) -> String {
-    let text = |value: &Value| escape(&value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-    let (model, version, state) = (text(&report["model"]), text(&report["version"]), text(&report["state"]));
+pub(super) fn page(reports: &[&Value]) -> String {
+    let title = reports.first().map(|report| escape(&page::text(&report["model"]))).unwrap_or_default();
     let mut page = format!(
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
-         <title>Drift of {model} {version}</title><style>{STYLE}</style>\
-         <h1>{model} version {version}: <span class={state}>{state}</span></h1>"
+         <title>Drift of {title}</title><style>{STYLE}</style>"
     );
+    reports.iter().for_each(|report| one(&mut page, report));
+    page.push_str("</html>\n");
+    page
+}
+
+fn one(page: &mut String, report: &Value) {
+    let text = |value: &Value| escape(&page::text(value));
+    let (title, state) = (escape(&page::title(report)), text(&report["state"]));
     let _ = write!(
         page,
-        "<p>{} rows, {} of them in this window; baseline: {} ({} rows); {} of the requests are sampled. One false alarm \
-         in {} days over {} sources.</p>",
+        "<h1>{title}: <span class={state}>{state}</span></h1>\
+         <p>{} rows, {} of them in this window; baseline: {} ({} rows); {}. One false alarm in {} days over {} sources.</p>",
         report["rows"],
         report["window_rows"],
         text(&report["baseline"]),
         report["baseline_rows"],
-        percent(&report["sampling_probability"]),
+        page::sampled(report),
         report["budget_days"],
         report["sources"]
     );
@@ -64,10 +70,8 @@ pub(super) fn page(report: &Value) -> String {
     let mut features: Vec<&Value> = report["features"].as_array().into_iter().flatten().collect();
     let evidence = |feature: &Value| feature["log_e"].as_f64().unwrap_or(0.0);
     features.sort_by(|a, b| evidence(b).total_cmp(&evidence(a)));
-    summary(&mut page, &features);
-    features.iter().for_each(|feature| card(&mut page, feature));
-    page.push_str("</html>\n");
-    page
+    summary(page, &features);
+    features.iter().for_each(|feature| card(page, feature));
 }
 
 fn summary(page: &mut String, features: &[&Value]) {
@@ -145,7 +149,13 @@ mod tests {
 
     #[test]
     fn the_page_needs_nothing_else_and_names_are_no_markup() {
-        let page = page(&super::super::page::tests::report());
+        let (report, devices) = (page::tests::report(), page::tests::of_devices());
+        let both = super::page(&[&report, &devices]);
+        assert!(
+            both.contains("<h1>m version 1: ") && both.contains("<h1>m version 1 on devices (sequence 7): ")
+        );
+        assert_eq!((both.matches("<!doctype").count(), both.matches("<rect").count()), (1, 16));
+        let page = super::page(&[&report]);
         assert!(page.contains("a &lt;b&gt;") && !page.contains("a <b>"), "{page}");
         assert!(!page.contains("http") && !page.contains("<script") && !page.contains("src="));
         assert_eq!(page.matches("<rect").count(), 8);

@@ -8,19 +8,44 @@ const BARS_MAX: usize = 48;
 const QUIET_MAX: usize = 3;
 const LEVELS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-pub(super) fn page(report: &Value, all: bool) -> String {
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+/// Reports, one behind the other.
+pub(super) fn pages(reports: &[&Value], all: bool) -> String {
+    reports.iter().map(|report| page(report, all)).collect::<Vec<_>>().join("\n")
+}
+
+/// Whose report it is.
+pub(super) fn title(report: &Value) -> String {
+    let title = format!("{} version {}", text(&report["model"]), text(&report["version"]));
+    match &report["sequence"] {
+        Value::Null => title,
+        sequence => format!("{title} on devices (sequence {sequence})"),
+    }
+}
+
+/// How many of the rows there are were looked at.
+pub(super) fn sampled(report: &Value) -> String {
+    match &report["sequence"] {
+        Value::Null => format!("{} of the requests are sampled", percent(&report["sampling_probability"])),
+        _ => "a device's report is one row".into(),
+    }
+}
+
+pub(super) fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn page(report: &Value, all: bool) -> String {
+    let since = if report["sequence"].is_null() { "it was loaded" } else { "its devices were first heard" };
     let mut page = format!(
-        "{} version {}: {}\n{} rows ({} in this window), baseline: {} ({} rows), {} of the requests are sampled\n\
-         one false alarm in {} days over {} sources; {} alarms since it was loaded\n",
-        text(&report["model"]),
-        text(&report["version"]),
+        "{}: {}\n{} rows ({} in this window), baseline: {} ({} rows), {}\n\
+         one false alarm in {} days over {} sources; {} alarms since {since}\n",
+        title(report),
         text(&report["state"]),
         report["rows"],
         report["window_rows"],
         text(&report["baseline"]),
         report["baseline_rows"],
-        percent(&report["sampling_probability"]),
+        sampled(report),
         report["budget_days"],
         report["sources"],
         report["alarms"],
@@ -30,9 +55,11 @@ pub(super) fn page(report: &Value, all: bool) -> String {
         page.push_str(&format!("ALARM: {}\n", names.join(", ")));
     }
     if report["state"] == "uncalibrated" {
-        page.push_str(
-            "rows follow each other too closely for the budget to hold: lower the model's [drift] rate\n",
-        );
+        let way_out = match &report["sequence"] {
+            Value::Null => "lower the model's [drift] rate",
+            _ => "devices that are alike report one after the other, spread the times at which they do",
+        };
+        page.push_str(&format!("rows follow each other too closely for the budget to hold: {way_out}\n"));
     }
     if let Some(estimate) = report["estimate"].as_object() {
         page.push_str(&format!(
@@ -163,6 +190,27 @@ pub(super) mod tests {
                   "bins": ["Oslo", "<other>"], "reference": [1.0, 0.0], "current": [0.2, 0.8] },
             ],
         })
+    }
+
+    /// The same of devices.
+    pub(in super::super) fn of_devices() -> Value {
+        let mut report = report();
+        report["source"] = json!("devices");
+        report["sequence"] = json!(7);
+        report
+    }
+
+    #[test]
+    fn devices_have_a_page_of_their_own() {
+        let pages = pages(&[&report(), &of_devices()], false);
+        let (version, devices) = pages.split_once("m version 1 on devices (sequence 7): alarm\n").unwrap();
+        assert!(version.starts_with("m version 1: alarm\n") && version.contains("1.00 % of the requests"));
+        for part in ["a device's report is one row", "since its devices were first heard", "ALARM: a <b>"] {
+            assert!(devices.contains(part), "{part} is missing in\n{devices}");
+        }
+        let mut close = of_devices();
+        close["state"] = json!("uncalibrated");
+        assert!(page(&close, false).contains("spread the times"));
     }
 
     #[test]
