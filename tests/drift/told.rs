@@ -5,19 +5,21 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{rows, rows::send, tumours};
-use crate::support::{
-    call,
-    folder::Folder,
-    mlflow::Mlflow,
-    prometheus::Prometheus,
-    receiver::Receiver,
-    registries::{follow, ready, source},
-    server::Server,
-    wait,
-};
 use crate::{
-    ota,
-    ota::fleet::{Fleet, door},
+    ota::{
+        self,
+        fleet::{Fleet, door},
+    },
+    support::{
+        call,
+        folder::Folder,
+        mlflow::Mlflow,
+        prometheus::Prometheus,
+        receiver::Receiver,
+        registries::{follow, ready, source},
+        server::Server,
+        wait,
+    },
 };
 
 const SECRET: &[u8] = b"a secret of the test";
