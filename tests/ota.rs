@@ -2,7 +2,7 @@
 //! stage, and devices that lie change nothing. Must not know how a fleet is judged.
 
 mod drifting;
-mod fleet;
+pub(crate) mod fleet;
 mod hostile;
 mod kept;
 
@@ -27,13 +27,18 @@ use crate::{
 
 /// The zoo's digits as a bundle of that sequence, signed.
 fn bundle(sequence: u64) -> Bundle {
+    bundle_of("digits", sequence)
+}
+
+/// The same in another model's name.
+pub(crate) fn bundle_of(model: &str, sequence: u64) -> Bundle {
     let folder = zoo().join("digits/1");
     let onnx = std::fs::read(folder.join("model.onnx")).unwrap();
     let golden = std::fs::read(folder.join("golden/eight_rows.json")).unwrap();
     let calibrate: Vec<Samples> = Golden(vec![golden]).samples(&graph_of(&onnx).unwrap()).unwrap();
     let data = Data { calibrate, compare: None };
     let compiled = compile(&onnx, &data, &CompileOptions::default(), &mut |_| true).unwrap();
-    let info = BundleInfo { model: "digits".into(), version: "1".into(), sequence, class_names: Vec::new() };
+    let info = BundleInfo { model: model.into(), version: "1".into(), sequence, class_names: Vec::new() };
     let mut bundle = Bundle::new(&compiled, &info);
     bundle.sign(&key()).unwrap();
     bundle
@@ -53,15 +58,20 @@ fn serve(folder: &Folder, fleet: &Fleet) -> Server {
 
 /// The same, otherwise configured.
 fn serve_with(folder: &Folder, fleet: &Fleet, adjust: impl FnOnce(&mut Config)) -> Server {
+    Server::start(&folder.path(), |config| {
+        deliver(config, folder, fleet);
+        adjust(config);
+    })
+}
+
+/// Lets a server deliver to a fleet.
+pub(crate) fn deliver(config: &mut Config, folder: &Folder, fleet: &Fleet) {
     let (devices, public) = (folder.beside("devices"), folder.beside("release.pub.pem"));
     std::fs::write(&devices, fleet.lines()).unwrap();
     std::fs::write(&public, key().public().to_pem()).unwrap();
-    Server::start(&folder.path(), |config| {
-        config.ota.listen = gannet_server::config::address::Address::parse("127.0.0.1:0");
-        config.ota.devices_file = Some(devices);
-        config.ota.keys = vec![public];
-        adjust(config);
-    })
+    config.ota.listen = gannet_server::config::address::Address::parse("127.0.0.1:0");
+    config.ota.devices_file = Some(devices);
+    config.ota.keys = vec![public];
 }
 
 fn upload(server: &Server, bundle: &Bundle) -> Answer {
@@ -70,7 +80,7 @@ fn upload(server: &Server, bundle: &Bundle) -> Answer {
 
 /// Publishes a bundle and gives its name.
 #[track_caller]
-fn publish(server: &Server, bundle: &Bundle) -> String {
+pub(crate) fn publish(server: &Server, bundle: &Bundle) -> String {
     upload(server, bundle).ok()["bundle"].as_str().unwrap().to_owned()
 }
 

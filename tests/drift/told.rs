@@ -5,14 +5,21 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{rows, rows::send, tumours};
-use crate::support::{
-    call,
-    mlflow::Mlflow,
-    prometheus::Prometheus,
-    receiver::Receiver,
-    registries::{follow, ready, source},
-    server::Server,
-    wait,
+use crate::{
+    ota::{
+        self,
+        fleet::{Fleet, door},
+    },
+    support::{
+        call,
+        folder::Folder,
+        mlflow::Mlflow,
+        prometheus::Prometheus,
+        receiver::Receiver,
+        registries::{follow, ready, source},
+        server::Server,
+        wait,
+    },
 };
 
 const SECRET: &[u8] = b"a secret of the test";
@@ -95,7 +102,11 @@ fn base64(bytes: &[u8]) -> String {
 fn drift_is_told_to_mlflow_where_the_model_came_from() {
     let mlflow = Mlflow::start(false);
     let uri = format!("mlflow+{}/iris@champion", mlflow.base());
+    // devices that run a bundle of the same version
+    let (folder, bundle) = (Folder::new(), ota::bundle_of("iris", 1));
+    let mut fleet = Fleet::new(3, &bundle);
     let server = follow(vec![source("iris", &uri)], |config| {
+        ota::deliver(config, &folder, &fleet);
         config.drift.watch.rate = 1.0;
         config.drift.watch.cpu_ratio_max = 1.0;
         config.drift.watch.window_rows = 500;
@@ -112,6 +123,8 @@ fn drift_is_told_to_mlflow_where_the_model_came_from() {
         })
         .collect();
     rows::send_all(&server, "iris", &bodies);
+    ota::publish(&server, &bundle);
+    fleet.report(door(&server), |_| vec![3; 32]);
     let metrics = || -> Vec<(String, f64)> {
         let search = json!({ "experiment_ids": experiments(&mlflow), "max_results": 50 });
         let runs = mlflow.ask("POST", "runs/search", &search, None).ok();
@@ -125,7 +138,8 @@ fn drift_is_told_to_mlflow_where_the_model_came_from() {
     wait::until("MLflow holds what was found", || {
         let metrics = metrics();
         let value = |key: &str| metrics.iter().find(|(known, _)| known == key).map(|(_, value)| *value);
-        value("drift.rows").is_some_and(|rows| rows >= 1.0) && value("drift.alarm").is_some()
+        let of_devices = value("drift.devices.rows").is_some_and(|rows| (1.0..=3.0).contains(&rows));
+        of_devices && value("drift.rows").is_some_and(|rows| rows >= 1.0) && value("drift.alarm").is_some()
     });
     drop(call::get(server.admin(), "/admin/v1/models/iris/drift").ok());
 }

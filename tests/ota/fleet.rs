@@ -41,6 +41,7 @@ pub(super) enum Effect {
 pub(super) struct Device {
     pub(super) id: String,
     pub(super) token: String,
+    model: String,
     pub(super) sequence: u64,
     window: u64,
     pub(super) dead: bool,
@@ -48,17 +49,18 @@ pub(super) struct Device {
     pub(super) lied: bool,
 }
 
-pub(super) struct Fleet {
+pub(crate) struct Fleet {
     pub(super) devices: Vec<Device>,
     abi: DeviceAbi,
 }
 
 impl Fleet {
-    pub(super) fn new(count: usize, runs: &Bundle) -> Self {
+    pub(crate) fn new(count: usize, runs: &Bundle) -> Self {
         let manifest = runs.manifest().unwrap();
         let device = |n: usize| Device {
             id: format!("device-{n}"),
             token: format!("token-{n}-{}", "x".repeat(32)),
+            model: manifest.model.clone(),
             sequence: manifest.sequence,
             window: 0,
             dead: false,
@@ -93,7 +95,7 @@ impl Fleet {
     }
 
     /// Every device reports what it saw: of each, counts of codes by its place in the fleet.
-    pub(super) fn report(&mut self, address: SocketAddr, codes: impl Fn(usize) -> Vec<u64> + Sync) {
+    pub(crate) fn report(&mut self, address: SocketAddr, codes: impl Fn(usize) -> Vec<u64> + Sync) {
         let share = self.devices.len().div_ceil(PLAYERS);
         let codes = &codes;
         std::thread::scope(|scope| {
@@ -170,7 +172,7 @@ impl Device {
         let failures = if effect == Effect::Fails { 90 } else { 1 };
         let alerts = if effect == Effect::Bites { json!(["watchdog"]) } else { json!([]) };
         let report = json!({
-            "model": "digits", "sequence": self.sequence, "window": self.window, "inferences": 300 * self.window,
+            "model": self.model, "sequence": self.sequence, "window": self.window, "inferences": 300 * self.window,
             "failures": failures, "latency_us": { "p50": 900 * slow, "p99": 1500 * slow },
             "inputs": { "image": codes }, "alerts": alerts,
             "log": [format!("{} runs {}", self.id, self.sequence)],
@@ -180,7 +182,7 @@ impl Device {
     }
 }
 
-pub(super) fn door(server: &Server) -> SocketAddr {
+pub(crate) fn door(server: &Server) -> SocketAddr {
     server.addresses.ota.expect("it listens")
 }
 
