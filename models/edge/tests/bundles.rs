@@ -255,7 +255,7 @@ fn same(got: &lite::Model, expected: &lite::Model, what: &str) {
 #[test]
 fn debians_flatc_takes_every_file_by_the_schema() {
     let (flatc, schema) = (cross::flatc(), scripts().join("tflite.fbs"));
-    for name in nets::NAMES {
+    for name in nets::NAMES.into_iter().chain(nets::TRAINED) {
         let compiled = compiled(name);
         for (kind, bytes) in [("int8", &compiled.tflite), ("float", &compiled.tflite_float)] {
             let folder = tempfile::tempdir().unwrap();

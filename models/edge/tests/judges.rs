@@ -46,23 +46,10 @@ const BARS: [Bar; 7] = [
 const CORTEX_M: [(&str, usize); 4] =
     [("dscnn", 22_724), ("mobilenet", 82_196), ("resnet8", 54_900), ("autoencoder", 2_580)];
 
-fn zoo(version: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../zoo/digits").join(version).join("model.onnx");
-    fs::read(path).expect("the zoo lies in the repository")
-}
-
-fn onnx(name: &str) -> Vec<u8> {
-    match name {
-        "digits" => zoo("1"),
-        "digits2" => zoo("2"),
-        _ => nets::onnx(name),
-    }
-}
-
 /// Calibration and score samples: the digits are written by a script, the others are drawn.
 fn samples(folder: &Path, name: &str) -> [Samples; 2] {
     let drawn = nets::NAMES.contains(&name);
-    let row = nets::input_shape(if drawn { name } else { "digits" }).iter().product();
+    let row = nets::input_shape(name).iter().product();
     let read = |kind: &str| {
         Samples::read(&folder.join(format!("digits.{kind}.f32")), row).expect("the script wrote it")
     };
@@ -166,7 +153,7 @@ fn every_net_meets_its_bars() {
     let mut all: HashMap<&str, (Compiled, f64)> = HashMap::new();
     let mut submitted = Vec::new();
     for Bar { name, .. } in &BARS {
-        let source = onnx(name);
+        let source = nets::onnx(name);
         let [calibrate, score] = samples(folder.path(), name);
         let data = Data { calibrate: vec![calibrate], compare: None };
         let compiled = compile(&source, &data, &CompileOptions::default(), &mut |_| true).unwrap();

@@ -5,6 +5,8 @@
 //! Random numbers are sums of uniform ones: no function of the system's library is called, so that every machine
 //! writes the same bytes.
 
+use std::{fs, path::Path};
+
 use gannet_edge::onnx::proto::{
     AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
     TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
@@ -234,6 +236,13 @@ impl Net {
 
 /// The names of the nets that are drawn here.
 pub const NAMES: [&str; 5] = ["dscnn", "mobilenet", "resnet8", "autoencoder", "kws1d"];
+/// The zoo's trained nets.
+pub const TRAINED: [&str; 2] = ["digits", "digits2"];
+
+fn zoo(version: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../zoo/digits").join(version).join("model.onnx");
+    fs::read(path).expect("the zoo lies in the repository")
+}
 
 /// The bytes of a net.
 pub fn onnx(name: &str) -> Vec<u8> {
@@ -243,6 +252,8 @@ pub fn onnx(name: &str) -> Vec<u8> {
         "resnet8" => resnet8(),
         "autoencoder" => autoencoder(),
         "kws1d" => kws1d(),
+        "digits" => zoo("1"),
+        "digits2" => zoo("2"),
         _ => panic!("no net is called {name}"),
     }
 }
@@ -250,7 +261,7 @@ pub fn onnx(name: &str) -> Vec<u8> {
 /// The shape of one sample.
 pub fn input_shape(name: &str) -> Vec<usize> {
     match name {
-        "digits" => vec![1, 8, 8],
+        "digits" | "digits2" => vec![1, 8, 8],
         "dscnn" => vec![1, 49, 10],
         "mobilenet" => vec![3, 96, 96],
         "resnet8" => vec![3, 32, 32],
