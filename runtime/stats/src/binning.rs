@@ -2,7 +2,7 @@
 //! Counts of the same bins add up over threads and windows, and every score is made of them. Must not know where values
 //! come from.
 
-use std::{collections::BTreeMap, hint::select_unpredictable};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -51,47 +51,61 @@ pub fn quantile_edges(sorted: &[f64], bins: usize) -> Result<Vec<f64>, StatsErro
     Ok(edges)
 }
 
-/// A number as bins tell numbers apart: in 32 bits, at most the greatest one of these; as a whole number that is greater
-/// for a greater one, since whole numbers are compared sooner.
+/// A value that waits for its bin: the bits of a number, in 32 bits and at most the greatest one of these, or a bin that
+/// is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Held(u32);
+
+impl Held {
+    /// A missing number: one that is none, as no arithmetic makes it.
+    pub(crate) const MISSING: Self = Self(0x7fc0_0001);
+    /// A number that is not finite.
+    const NOT_FINITE: Self = Self(f32::INFINITY.to_bits());
+
+    #[inline]
+    pub(crate) fn number(value: f64) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "the nearest one is meant")]
+        let narrow = value as f32;
+        match narrow {
+            // both zeros are one
+            narrow if narrow.is_finite() => Self((narrow + 0.0).to_bits()),
+            _ if value.is_finite() => Self(f32::MAX.copysign(narrow).to_bits()),
+            _ => Self::NOT_FINITE,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn bin(bin: usize) -> Self {
+        Self(u32::try_from(bin).unwrap_or(u32::MAX))
+    }
+
+    #[inline]
+    pub(crate) fn to_bin(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A number as a whole number that is greater for a greater one, since whole numbers are compared sooner. What is missing or
+/// not finite is greater than all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Key(u32);
+struct Key(u32);
 
 /// The bit of a number's sign.
 const SIGN: u32 = 1 << 31;
 
 impl Key {
-    /// What is missing.
-    pub(crate) const MISSING: Self = Self(u32::MAX);
-    /// What is not finite.
-    const NOT_FINITE: Self = Self(u32::MAX - 1);
+    const MISSING: Self = Self::of(Held::MISSING);
+    const NOT_FINITE: Self = Self::of(Held::NOT_FINITE);
 
     #[inline]
-    pub(crate) fn of(value: f64) -> Self {
-        #[expect(clippy::cast_possible_truncation, reason = "the nearest one is meant")]
-        let narrow = value as f32;
-        if narrow.is_finite() {
-            // both zeros are one
-            let bits = (narrow + 0.0).to_bits();
-            return Self(bits ^ ((bits.cast_signed() >> 31).cast_unsigned() | SIGN));
-        }
-        match value {
-            value if !value.is_finite() => Self::NOT_FINITE,
-            _ => Self::of(f64::from(f32::MAX.copysign(narrow))),
-        }
+    const fn of(Held(bits): Held) -> Self {
+        Self(bits ^ ((bits.cast_signed() >> 31).cast_unsigned() | SIGN))
     }
 
-    /// A bin that is known already.
-    #[inline]
-    pub(crate) fn of_bin(bin: usize) -> Self {
-        Self(u32::try_from(bin).unwrap_or(u32::MAX))
+    fn number(value: f64) -> Self {
+        Self::of(Held::number(value))
     }
 
-    #[inline]
-    pub(crate) fn bin(self) -> usize {
-        self.0 as usize
-    }
-
-    #[inline]
     fn value(self) -> f32 {
         let is_negative = self.0 & SIGN == 0;
         f32::from_bits(if is_negative { !self.0 } else { self.0 ^ SIGN })
@@ -139,7 +153,7 @@ impl NumericBins {
     /// [`StatsError`] when no value is finite.
     pub fn of(values: &[f64]) -> Result<Self, StatsError> {
         let finite = values.iter().filter(|x| x.is_finite());
-        let mut sorted: Vec<f64> = finite.map(|x| f64::from(Key::of(*x).value())).collect();
+        let mut sorted: Vec<f64> = finite.map(|x| f64::from(Key::number(*x).value())).collect();
         sorted.sort_by(f64::total_cmp);
         let mut edges = quantile_edges(&sorted, QUANTILE_BINS)?;
         edges.extend(TAILS.map(|share| quantile(&sorted, share)));
@@ -150,7 +164,7 @@ impl NumericBins {
             edges.extend(below.checked_sub(1).map(|index| sorted[index]));
             edges.push(equal[0]);
         }
-        let narrow = |value| Key::of(value).value();
+        let narrow = |value| Key::number(value).value();
         let mut edges: Vec<f32> = edges.into_iter().map(narrow).collect();
         edges.sort_by(f32::total_cmp);
         edges.dedup();
@@ -165,7 +179,7 @@ impl NumericBins {
         StatsError::check(is_good, "edges", "finite and ascending", f64::NAN)?;
         StatsError::check(edges.len() < EDGES_MAX, "edges", "fewer than 128", edges.len() as f64)?;
         StatsError::check(least <= greatest, "least", "at most the greatest", f64::from(least))?;
-        let key = |value| Key::of(f64::from(value));
+        let key = |value| Key::number(f64::from(value));
         let count = edges.len() as u8;
         let mut edges: Vec<Key> = edges.into_iter().map(key).collect();
         edges.resize(edges.len().max(SHORT), Key::MISSING);
@@ -213,43 +227,43 @@ impl NumericBins {
     #[must_use]
     pub fn bin(&self, value: f64) -> usize {
         let mut bin = [0];
-        self.find(&[Key::of(value)], &mut bin);
+        self.find(&[Held::number(value)], &mut bin);
         bin[0]
     }
 
     /// The bin of each value.
     #[inline]
-    pub(crate) fn find(&self, values: &[Key], bins: &mut [usize]) {
+    pub(crate) fn find<const N: usize>(&self, values: &[Held; N], bins: &mut [usize; N]) {
+        let keys = values.map(Key::of);
         match self.edges.len() {
-            0..=LONG => self.find_among::<SHORT>(values, bins),
-            _ => self.find_among::<LONG>(values, bins),
+            0..=LONG => self.find_among::<SHORT, N>(&keys, bins),
+            _ => self.find_among::<LONG, N>(&keys, bins),
         }
     }
 
     /// Among `W` to `2 * W` edges, in as many steps for every value, none of them a branch, so that no value waits for
     /// the one before.
     #[inline]
-    fn find_among<const W: usize>(&self, values: &[Key], bins: &mut [usize]) {
+    fn find_among<const W: usize, const N: usize>(&self, values: &[Key; N], bins: &mut [usize; N]) {
         let (Some(first), Some(last)) = (self.edges.first_chunk::<W>(), self.edges.last_chunk::<W>()) else {
             return;
         };
+        // the part that has what is looked for: the first W edges, or the last ones
         let rest = self.edges.len() - W;
         let pivot = if rest > 0 { self.edges[rest - 1] } else { Key::MISSING };
+        let parts = [(first, 0), (last, rest)];
+        let span = self.greatest.0 - self.least.0;
         for (value, bin) in values.iter().zip(bins) {
-            let is_behind = pivot < *value;
-            let part = select_unpredictable(is_behind, last, first);
+            let (part, begin) = parts[usize::from(pivot < *value)];
             // three edges at a time, which do not wait for each other
             let is_below = |at: usize| usize::from(part[at] < *value);
             let (far, near) = (W / 4, W / 16);
             let mut at = far * (is_below(far - 1) + is_below(2 * far - 1) + is_below(3 * far - 1));
             at +=
                 near * (is_below(at + near - 1) + is_below(at + 2 * near - 1) + is_below(at + 3 * near - 1));
-            let mut found = at;
-            for next in 0..near {
-                found += is_below(at + next);
-            }
-            *bin = select_unpredictable(is_behind, rest, 0) + found;
-            if *value < self.least || *value > self.greatest {
+            *bin = begin + at + (0..near).map(|next| is_below(at + next)).sum::<usize>();
+            // one comparison for both ends
+            if value.0.wrapping_sub(self.least.0) > span {
                 *bin = self.special_of(*value);
             }
         }
@@ -495,7 +509,7 @@ mod tests {
 
     fn normal(rows: usize) -> Vec<f64> {
         let mut random = Random::new(3);
-        (0..rows).map(|_| f64::from(Key::of(random.normal()).value())).collect()
+        (0..rows).map(|_| f64::from(Key::number(random.normal()).value())).collect()
     }
 
     #[test]
@@ -523,9 +537,11 @@ mod tests {
             }
         }
         let ascending = [f64::MIN, -1e30, -1.0, -1e-30, 0.0, 1e-30, 1.0, 1e30, f64::MAX, f64::NAN];
-        assert!(ascending.map(Key::of).is_sorted_by(|a, b| a < b) && Key::of(-0.0) == Key::of(0.0));
+        assert!(
+            ascending.map(Key::number).is_sorted_by(|a, b| a < b) && Key::number(-0.0) == Key::number(0.0)
+        );
         assert_eq!(
-            [f64::MIN, -2.5, 0.0, 7.0].map(|value| Key::of(value).value()),
+            [f64::MIN, -2.5, 0.0, 7.0].map(|value| Key::number(value).value()),
             [f32::MIN, -2.5, 0.0, 7.0]
         );
         assert_eq!(

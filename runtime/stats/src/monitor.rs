@@ -14,7 +14,7 @@ pub use self::thresholds::Thresholds;
 
 use crate::{
     StatsError,
-    binning::{BinCounts, COARSE_BINS, CategoryBins, Key, NumericBins, coarse},
+    binning::{BinCounts, COARSE_BINS, CategoryBins, Held, NumericBins, coarse},
     detector::{DriftDetector, RateDetector},
     score::{PsiThreshold, Scores, psi, scores},
     special::log_sum_exp,
@@ -109,7 +109,7 @@ impl Bins {
         }
     }
 
-    /// Bins whose share a distance of distributions hardly sees, with their names.
+    /// Bins whose share a distance of distributions hardly sees, with their names: the last ones.
     #[must_use]
     pub fn rare(&self) -> Vec<(&'static str, usize)> {
         match self {
@@ -151,13 +151,13 @@ pub struct FeatureMonitor {
     reference: Arc<Reference>,
     /// How many independent rows the reference is worth.
     reference_rows: u64,
-    /// By bin: the detector's in the lower half, and in the upper one its number among the rare ones, from one.
+    /// By bin: the detector's.
     places: Box<[u8]>,
     detector: Option<DriftDetector<f32>>,
     rare: Box<[RateDetector]>,
     is_numeric: bool,
     /// Values that came last, in their order: numbers as they are, texts by their bins.
-    block: [Key; BLOCK_ROWS],
+    block: [Held; BLOCK_ROWS],
     block_rows: u8,
     /// Rows since the last bet, and how many of them fell into each bin.
     batch_rows: u8,
@@ -227,9 +227,7 @@ impl FeatureMonitor {
             0 | 1 => None,
             _ => Some(DriftDetector::new(&shares, tolerance)?.looking_every(LOOKS_EVERY)),
         };
-        let mut places: Box<[u8]> = coarse.iter().map(|bin| *bin as u8).collect();
-        let rare = (1..).zip(reference.bins.rare()).map(|(number, (_, bin))| {
-            places[bin] |= number << 4;
+        let rare = reference.bins.rare().into_iter().map(|(_, bin)| {
             // what a short reference happens not to have may be there all the same: two standard errors, and the rule
             // of three
             let count = f64::from(counts[bin]) * worth;
@@ -238,10 +236,10 @@ impl FeatureMonitor {
         });
         Ok(Self {
             rare: rare.collect::<Result<_, StatsError>>()?,
-            places,
+            places: coarse.iter().map(|bin| *bin as u8).collect(),
             detector,
             is_numeric: matches!(reference.bins, Bins::Numeric(_)),
-            block: [Key::MISSING; BLOCK_ROWS],
+            block: [Held::MISSING; BLOCK_ROWS],
             block_rows: 0,
             batch_rows: 0,
             batch: vec![0; bins].into(),
@@ -265,7 +263,7 @@ impl FeatureMonitor {
     #[inline]
     pub fn push_known(&mut self, value: Value<'_>) -> bool {
         let (held, is_known) = match value {
-            Value::Number(value) if self.is_numeric => (Key::of(value), true),
+            Value::Number(value) if self.is_numeric => (Held::number(value), true),
             _ => self.held(value),
         };
         self.block[usize::from(self.block_rows) % BLOCK_ROWS] = held;
@@ -277,14 +275,14 @@ impl FeatureMonitor {
     }
 
     /// What stands for a text, and whether it is known, or for what is missing.
-    fn held(&self, value: Value<'_>) -> (Key, bool) {
+    fn held(&self, value: Value<'_>) -> (Held, bool) {
         match (&self.reference.bins, value) {
-            (Bins::Numeric(_), _) => (Key::MISSING, true),
+            (Bins::Numeric(_), _) => (Held::MISSING, true),
             (Bins::Category(bins), Value::Text(text)) => {
                 let (bin, [other, _]) = (bins.bin(text), bins.special());
-                (Key::of_bin(bin), bin != other)
+                (Held::bin(bin), bin != other)
             }
-            (Bins::Category(bins), _) => (Key::of_bin(bins.special()[1]), true),
+            (Bins::Category(bins), _) => (Held::bin(bins.special()[1]), true),
         }
     }
 
@@ -292,16 +290,16 @@ impl FeatureMonitor {
     #[inline(never)]
     fn end_block(&mut self) {
         let rows = usize::from(std::mem::take(&mut self.block_rows)).min(BLOCK_ROWS);
-        let (block, mut bins) = (&self.block[..rows], [0; BLOCK_ROWS]);
+        let (block, mut bins) = (&self.block, [0; BLOCK_ROWS]);
         match &self.reference.bins {
             Bins::Numeric(of) => of.find(block, &mut bins),
-            Bins::Category(_) => bins.iter_mut().zip(block).for_each(|(bin, held)| *bin = held.bin()),
+            Bins::Category(_) => bins.iter_mut().zip(block).for_each(|(bin, held)| *bin = held.to_bin()),
         }
         let batch = &mut *self.batch;
         bins[..rows].iter().for_each(|bin| batch[*bin] += 1);
         if self.correlation.is_listening() {
             let scores = self.detector.as_ref().map_or(1, DriftDetector::bins);
-            self.correlation.take(bins[..rows].iter().map(|bin| self.places[*bin] & 15), scores);
+            self.correlation.take(bins[..rows].iter().map(|bin| self.places[*bin]), scores);
         }
         self.batch_rows += rows as u8;
         if u64::from(self.batch_rows) >= BATCH_ROWS {
@@ -313,20 +311,22 @@ impl FeatureMonitor {
     #[inline(never)]
     fn end_batch(&mut self) {
         let rows = u64::from(std::mem::take(&mut self.batch_rows));
-        let (mut coarse, mut rare) = ([0; COARSE_BINS], [0; COARSE_BINS]);
-        for ((count, window), place) in self.batch.iter().zip(&mut self.window).zip(&self.places) {
-            let count = u32::from(*count);
-            *window = window.saturating_add(count);
-            coarse[usize::from(place & 15)] += count;
-            rare[usize::from(place >> 4)] += count;
+        let mut coarse = [0; COARSE_BINS];
+        for (place, count) in self.places.iter().zip(&self.batch) {
+            coarse[usize::from(*place) % COARSE_BINS] += u32::from(*count);
         }
-        self.batch.fill(0);
+        // a window is far shorter than what a count can hold
+        for (window, count) in self.window.iter_mut().zip(&self.batch) {
+            *window = window.wrapping_add(u32::from(*count));
+        }
         if let Some(detector) = &mut self.detector {
             detector.take(&coarse);
         }
-        for (detector, events) in self.rare.iter_mut().zip(&rare[1..]) {
+        let rare = self.batch.len() - self.rare.len();
+        for (detector, events) in self.rare.iter_mut().zip(&self.batch[rare..]) {
             detector.take(u64::from(*events), rows);
         }
+        self.batch.fill(0);
         self.correlation.end_batch();
     }
 
