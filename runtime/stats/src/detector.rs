@@ -90,13 +90,15 @@ fn cuts<R: Real, const N: usize>(p: &[R], q: &[[R; N]], epsilon: R) -> ([R; N], 
 /// Watches the bins of one feature.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DriftDetector<R = f64> {
-    p: Box<[R]>,
+    /// The reference's shares, of so many bins.
+    p: [R; COARSE_BINS],
+    bins: u8,
     epsilon: R,
     fixed: Tilts<R>,
     fixed_wealth: [R; FIXED],
     /// What each expert that learns knows of each bin, and what it bets.
-    known: Box<[[R; COARSE_BINS]; LEARNERS]>,
-    learnt: Box<[[R; COARSE_BINS]; LEARNERS]>,
+    known: [[R; COARSE_BINS]; LEARNERS],
+    learnt: [[R; COARSE_BINS]; LEARNERS],
     learning_wealth: [R; LEARNERS],
     /// Batches from one look at what is known to the next.
     looks_every: u8,
@@ -161,12 +163,13 @@ impl<R: Real> DriftDetector<R> {
         StatsError::check(least > 0.0, "p", "shares above 0", least)?;
         StatsError::check((0.0..1.0).contains(&epsilon), "epsilon", "0 or more, below 1", epsilon)?;
         Ok(Self {
-            p: p.iter().map(|p| R::of(*p)).collect(),
+            p: std::array::from_fn(|bin| p.get(bin).map_or(R::default(), |p| R::of(*p))),
+            bins: p.len() as u8,
             epsilon: R::of(epsilon),
             fixed: Tilts::new(p, epsilon),
             fixed_wealth: Default::default(),
-            known: Box::default(),
-            learnt: Box::default(),
+            known: Default::default(),
+            learnt: Default::default(),
             learning_wealth: Default::default(),
             looks_every: 1,
             waits: 0,
@@ -183,7 +186,7 @@ impl<R: Real> DriftDetector<R> {
     /// Bins of the reference.
     #[must_use]
     pub fn bins(&self) -> usize {
-        self.p.len()
+        usize::from(self.bins).min(COARSE_BINS)
     }
 
     /// The tolerance for a reference of `rows` rows in `bins` bins: the mean of its error, and `tolerated` or three of that
@@ -205,7 +208,7 @@ impl<R: Real> DriftDetector<R> {
     /// # Errors
     /// [`StatsError`] when the bins are not as many as the reference's.
     pub fn add(&mut self, counts: &[u64]) -> Result<f64, StatsError> {
-        StatsError::check_length("counts", self.p.len(), counts.len())?;
+        StatsError::check_length("counts", self.bins(), counts.len())?;
         let mut taken = [0; COARSE_BINS];
         taken
             .iter_mut()
@@ -248,11 +251,11 @@ impl<R: Real> DriftDetector<R> {
                 law[lane] += prior * *p;
             }
         }
-        let laws = &mut laws[..self.p.len()];
+        let (p, laws) = (&self.p[..self.bins()], &mut laws[..self.bins()]);
         let shares = totals.map(|total| R::from(1.0) / total);
         laws.iter_mut().for_each(|law| (0..LANES).for_each(|lane| law[lane] = law[lane] * shares[lane]));
-        let (low, high) = cuts(&self.p, laws, self.epsilon);
-        for (law, p) in laws.iter_mut().zip(&self.p) {
+        let (low, high) = cuts(p, laws, self.epsilon);
+        for (law, p) in laws.iter_mut().zip(p) {
             let one = R::from(1.0) / *p;
             for lane in 0..LANES {
                 law[lane] = (law[lane] * one).max(low[lane]).min(high[lane]);
@@ -281,17 +284,11 @@ impl<R: Real> DriftDetector<R> {
         all.fold(f64::NEG_INFINITY, |most, wealth| most.max((*wealth).into()))
     }
 
-    /// Bytes on the heap.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        size_of::<R>() * (self.p.len() + 2 * LEARNERS * COARSE_BINS)
-    }
-
     /// Begins anew, after an alarm.
     pub fn reset(&mut self) {
         self.fixed_wealth = Default::default();
         self.learning_wealth = Default::default();
-        *self.known = Default::default();
+        self.known = Default::default();
         self.waits = 0;
     }
 }

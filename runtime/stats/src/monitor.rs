@@ -171,7 +171,7 @@ pub struct FeatureMonitor {
 /// Batches after which the experts that learn look at what they know.
 const LOOKS_EVERY: u8 = 8;
 /// Values that wait for their bins.
-const BLOCK_ROWS: usize = 16;
+const BLOCK_ROWS: usize = 32;
 
 fn rows_of(counts: &[u32]) -> u64 {
     counts.iter().map(|count| u64::from(*count)).sum()
@@ -456,13 +456,11 @@ impl FeatureMonitor {
     pub fn bytes(&self) -> usize {
         let counts = self.reference.counts.counts.len();
         let last = self.last.as_ref().map_or(0, |last| last.len());
-        let detector = self.detector.as_ref().map_or(0, DriftDetector::bytes);
         size_of::<Self>()
             + size_of::<Reference>()
             + self.reference.bins.bytes()
             + size_of::<u32>() * (counts + last)
             + (size_of::<u32>() + size_of::<f32>() + 2 * size_of::<u8>()) * counts
-            + detector
             + size_of_val(&*self.rare)
     }
 
