@@ -20,6 +20,7 @@ use crate::{
     CaptureError, Column, Form, Layout, Redacted, Row, Values,
     layout::{fixed, list_of},
     redacted::redact,
+    row::{chunks, elements},
 };
 
 /// Bytes that a row takes beside its tensors and texts.
@@ -261,16 +262,6 @@ fn width(element: &DataType) -> usize {
     }
 }
 
-pub(crate) fn elements(data: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = data;
-    std::iter::from_fn(move || {
-        let (length, after) = rest.split_first_chunk::<4>()?;
-        let (element, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        rest = after;
-        Some(element)
-    })
-}
-
 fn all_text(values: &Values) -> bool {
     elements(&values.data).all(|element| std::str::from_utf8(element).is_ok())
 }
@@ -301,10 +292,6 @@ fn push_values(dtype: DType, data: &[u8], tensors: &mut Tensors) {
         DType::Fp16 => values.extend(chunks(data).map(|chunk| half::f16::from_le_bytes(chunk).to_f32())),
         DType::Bf16 => values.extend(chunks(data).map(|chunk| half::bf16::from_le_bytes(chunk).to_f32())),
     }
-}
-
-pub(crate) fn chunks<const N: usize>(data: &[u8]) -> impl Iterator<Item = [u8; N]> {
-    data.as_chunks::<N>().0.iter().copied()
 }
 
 /// The two columns of an input or output: a list for each row.

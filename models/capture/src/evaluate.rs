@@ -254,7 +254,7 @@ fn numbers(output: &Column, data: &[u8]) -> Option<Vec<f64>> {
         DType::Fp32 => read(data, |c| f64::from(f32::from_le_bytes(c))),
         DType::Fp64 => read(data, f64::from_le_bytes),
         DType::Bytes => {
-            let texts = crate::encode::elements(data).map(|text| {
+            let texts = crate::row::elements(data).map(|text| {
                 let label = Label::Name(String::from_utf8_lossy(text).into_owned());
                 number(&label, output).unwrap_or(f64::NAN)
             });

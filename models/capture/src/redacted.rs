@@ -5,7 +5,7 @@ use gannet_models::{DType, Redactor};
 
 use crate::{
     Column, Form, Values,
-    encode::{chunks, elements},
+    row::{chunks, elements},
 };
 
 /// What may be known of an input or output.

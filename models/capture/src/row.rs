@@ -79,3 +79,19 @@ pub struct Captured {
     /// By column of the layout; `None` where nothing that could be had back is kept.
     pub values: Vec<Option<Values>>,
 }
+
+/// The texts of a tensor of texts, each behind its length.
+pub(crate) fn elements(data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = data;
+    std::iter::from_fn(move || {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let (element, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        rest = after;
+        Some(element)
+    })
+}
+
+/// The elements of a tensor, of `N` bytes each.
+pub(crate) fn chunks<const N: usize>(data: &[u8]) -> impl Iterator<Item = [u8; N]> {
+    data.as_chunks::<N>().0.iter().copied()
+}
