@@ -91,14 +91,20 @@ pub struct NumericBins {
 /// As it is written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct NumericBinsFile {
-    edges: Vec<f32>,
-    least: f32,
-    greatest: f32,
+    edges: Vec<f64>,
+    least: f64,
+    greatest: f64,
+}
+
+/// The shortest number that is this one in 32 bits: for people.
+fn short(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
 }
 
 impl From<NumericBins> for NumericBinsFile {
     fn from(bins: NumericBins) -> Self {
-        Self { edges: bins.edges(), least: bins.least.value(), greatest: bins.greatest() }
+        let edges = bins.edges().into_iter().map(short).collect();
+        Self { edges, least: short(bins.least.value()), greatest: short(bins.greatest()) }
     }
 }
 
@@ -106,7 +112,9 @@ impl TryFrom<NumericBinsFile> for NumericBins {
     type Error = StatsError;
 
     fn try_from(file: NumericBinsFile) -> Result<Self, StatsError> {
-        Self::with(file.edges, file.least, file.greatest)
+        let narrow = |value| Key::number(value).value();
+        let edges = file.edges.into_iter().map(narrow).collect();
+        Self::with(edges, narrow(file.least), narrow(file.greatest))
     }
 }
 
@@ -303,6 +311,7 @@ mod tests {
         assert!((share - 1.0 / 32.0).abs() < 0.001, "{share}");
         let text = serde_json::to_string(&bins).unwrap();
         assert_eq!(serde_json::from_str::<NumericBins>(&text).unwrap(), bins);
+        assert_eq!([0.1f32, 7.28275, 1e30, -0.0].map(short), [0.1, 7.28275, 1e30, 0.0]);
         assert!(serde_json::from_str::<NumericBins>(r#"{"edges":[2,1],"least":0,"greatest":3}"#).is_err());
     }
 
