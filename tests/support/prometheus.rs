@@ -67,18 +67,20 @@ impl Prometheus {
         self.children.push(command.spawn().expect("it starts"));
     }
 
-    /// What Prometheus says of an expression.
+    /// What Prometheus says of an expression; nothing, while it does not answer.
     pub(crate) fn query(&self, expression: &str) -> Value {
-        let path = format!("GET /api/v1/query?query={expression}");
-        call::try_call(("127.0.0.1", self.prometheus), &path, &[], b"").expect("an answer").ok()
+        answer(self.prometheus, &format!("GET /api/v1/query?query={expression}"))
     }
 
-    /// The alerts that Alertmanager holds.
+    /// The alerts that Alertmanager holds; nothing, while it does not answer.
     pub(crate) fn alerts(&self) -> Value {
-        call::try_call(("127.0.0.1", self.alertmanager), "GET /api/v2/alerts", &[], b"")
-            .expect("an answer")
-            .ok()
+        answer(self.alertmanager, "GET /api/v2/alerts")
     }
+}
+
+fn answer(port: u16, start: &str) -> Value {
+    let answer = call::try_call(("127.0.0.1", port), start, &[], b"");
+    answer.ok().filter(|answer| answer.status == 200).map_or(Value::Null, |answer| answer.ok())
 }
 
 impl Drop for Prometheus {
