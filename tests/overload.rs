@@ -73,18 +73,18 @@ fn a_deadline_that_passes_in_the_queue_is_told_promptly() {
 
 #[test]
 fn a_deadline_that_cannot_be_met_is_refused_at_once() {
-    // eight rows take some 240 ms, which the warm-up finds out
-    let busy = Busy::start_with("max_batch_size = 8\n[warm_up]\nms_max = 60000\n");
-    let reply = busy.ask_rows(8, 2.0, r#""timeout":150000"#).read().expect("a refusal");
+    // sixteen rows take some 250 to 500 ms, which the warm-up finds out
+    let busy = Busy::start_with("max_batch_size = 16\n[warm_up]\nms_max = 60000\n");
+    let reply = busy.ask_rows(16, 2.0, r#""timeout":100000"#).read().expect("a refusal");
     assert_eq!(reply.status, 503, "{}", reply.text());
     assert!(reply.text().contains("the deadline of 'slow' cannot be met"), "{}", reply.text());
     assert!(reply.header("retry-after").is_some(), "{}", reply.head);
-    let ended = busy.grpc().call(MODEL_INFER, &[("grpc-timeout", "150m")], frame(&busy::message_of(8, 2.0)));
+    let ended = busy.grpc().call(MODEL_INFER, &[("grpc-timeout", "100m")], frame(&busy::message_of(16, 2.0)));
     assert!(ended.code == 8, "{} {}", ended.code, ended.message);
     assert!(ended.message.contains("cannot be met"), "{}", ended.message);
     // one that can be met is
-    let reply = busy.ask_rows(8, 2.0, r#""timeout":30000000"#).read().expect("an answer");
-    assert_eq!(reply.output("y").0, [8, 1]);
+    let reply = busy.ask_rows(16, 2.0, r#""timeout":30000000"#).read().expect("an answer");
+    assert_eq!(reply.output("y").0, [16, 1]);
     busy.is_idle();
     assert_eq!(busy.runs(), 1);
 }
