@@ -8,7 +8,7 @@ use std::{fs, path::PathBuf};
 
 use serde_json::{Value, json};
 
-use self::rows::{Rows, send};
+use self::rows::{Rows, send, send_binary};
 use crate::support::{
     call::get,
     folder::Folder,
@@ -109,6 +109,36 @@ fn shifted_traffic_is_an_alarm_that_names_what_changed_and_other_traffic_is_none
     let series = page.lines().filter(|line| line.starts_with("gannet_drift_feature_")).count();
     assert_eq!(series, 4 * 32, "four for each of 32 features");
     shown(&server);
+}
+
+#[test]
+fn values_that_are_none_or_beyond_all_that_was_known_are_told_apart() {
+    let (folder, rows) = tumours();
+    let server = watched(&folder);
+    let at = |name: &str| rows.names.iter().position(|known| known == name).unwrap();
+    let rare = [
+        ("mean radius", f64::NAN, "not_finite"),
+        ("mean texture", f64::INFINITY, "not_finite"),
+        ("mean area", 1e30, "above_range"),
+        ("worst area", -1e30, "below_range"),
+    ];
+    // each in one row of twenty
+    send_binary(&server, &rows, COUNT, |index, row| {
+        let place = usize::try_from(index % 20).unwrap();
+        if let Some((name, value, _)) = rare.get(place) {
+            row[at(name)] = *value;
+        }
+    });
+    let report = after(&server, "breast_cancer", COUNT);
+    assert_eq!(report["state"], "alarm", "{}", report["alarm"]);
+    let culprits = texts(&report["alarm"]["culprits"]);
+    for (name, _, kind) in rare {
+        assert!(culprits.contains(&name), "{name} is missing in {culprits:?}");
+        let feature = report["features"].as_array().unwrap().iter().find(|feature| feature["name"] == name);
+        let feature = feature.expect("it is watched");
+        assert!(texts(&feature["rare"]).contains(&kind), "{name}: {}", feature["rare"]);
+    }
+    assert!(!culprits.contains(&"mean symmetry"), "what did not change is none: {culprits:?}");
 }
 
 /// In the terminal and as a page.

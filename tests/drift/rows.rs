@@ -65,16 +65,36 @@ pub(crate) fn send(server: &Server, rows: &Rows, count: u64, change: impl Fn(&mu
     answers.iter().map(|answer| answer["outputs"][0]["data"][0].as_u64().unwrap()).collect()
 }
 
+/// Sends so many rows as [`send`] does, but as binary data, in which there are values that JSON has no words for.
+pub(crate) fn send_binary(server: &Server, rows: &Rows, count: u64, change: impl Fn(u64, &mut [f64])) {
+    let row = |index: u64| {
+        let mut row = rows.rows[usize::try_from(index).unwrap() % rows.rows.len()].clone();
+        change(index, &mut row);
+        let data: Vec<u8> = row.iter().flat_map(|value| (*value as f32).to_le_bytes()).collect();
+        let head = json!({ "inputs": [{
+            "name": rows.input, "shape": [1, row.len()], "datatype": "FP32",
+            "parameters": { "binary_data_size": data.len() },
+        }]})
+        .to_string();
+        let length = format!("inference-header-content-length: {}\r\n", head.len());
+        request("POST", "/v2/models/breast_cancer/infer", &length, &[head.as_bytes(), &data].concat())
+    };
+    send_requests(server, &(0..count).map(row).collect::<Vec<_>>());
+}
+
 /// Sends requests on one connection, some at a time.
 pub(crate) fn send_all(server: &Server, model: &str, bodies: &[Value]) -> Vec<Value> {
+    let path = format!("/v2/models/{model}/infer");
+    let one = |body: &Value| request("POST", &path, "", body.to_string().as_bytes());
+    send_requests(server, &bodies.iter().map(one).collect::<Vec<_>>())
+}
+
+fn send_requests(server: &Server, requests: &[Vec<u8>]) -> Vec<Value> {
     let mut connection = Connection::open(server.http());
-    let mut answers = Vec::with_capacity(bodies.len());
-    for bodies in bodies.chunks(IN_FLIGHT) {
-        for body in bodies {
-            let path = format!("/v2/models/{model}/infer");
-            connection.send(&request("POST", &path, "", body.to_string().as_bytes()));
-        }
-        for _ in bodies {
+    let mut answers = Vec::with_capacity(requests.len());
+    for requests in requests.chunks(IN_FLIGHT) {
+        requests.iter().for_each(|request| connection.send(request));
+        for _ in requests {
             let reply = connection.read().expect("an answer");
             assert_eq!(reply.status, 200, "{}", reply.text());
             answers.push(reply.json());
