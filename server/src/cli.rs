@@ -241,11 +241,12 @@ Exit codes: 0 the server answered, 1 it refused, 69 it cannot be reached.";
 
 /// Runs the command; the exit code is its answer.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match parse(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match parse(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { EXIT_USAGE } else { EXIT_OK }.into();
+            return if error.use_stderr() { wrong_arguments(&arguments) } else { EXIT_OK }.into();
         }
     };
     let code = match cli.command {
@@ -271,7 +272,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     code.into()
 }
 
-fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+/// What wrong arguments end with: a command that compares has 1 for a difference and 2 for them, as `diff` has.
+fn wrong_arguments(arguments: &[OsString]) -> u8 {
+    match arguments.get(1) {
+        Some(command) if command == "replay" => replay::EXIT_WRONG,
+        _ => EXIT_USAGE,
+    }
+}
+
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     let command = Cli::command().mut_subcommand("serve", |serve| serve.after_long_help(keys_help()));
     Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)
 }
@@ -296,7 +305,12 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
-        let parse = |arguments: &[&str]| super::parse(arguments.iter().map(OsString::from)).unwrap();
+        let words = |arguments: &[&str]| arguments.iter().map(OsString::from).collect::<Vec<_>>();
+        let parse = |arguments: &[&str]| super::parse(&words(arguments)).unwrap();
+        assert_eq!(
+            [&["gannet", "replay"][..], &["gannet", "--http"]].map(|a| wrong_arguments(&words(a))),
+            [2, 64]
+        );
         assert!(parse(&["gannet"]).command.is_none());
         assert_eq!(parse(&["gannet", "a", "b"]).serve.paths, ["a", "b"]);
         assert!(matches!(parse(&["gannet", "serve", "a"]).command, Some(Command::Serve(_))));

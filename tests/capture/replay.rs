@@ -231,12 +231,12 @@ fn what_cannot_be_sent_is_refused_before_anything_is() {
     check(&["--against", &nobody], 2, "Connection refused");
     check(&["--against", "ftp://host"], 2, "--against: expected http://HOST:PORT");
     check(&["--against", &url, "--against-version", "1"], 2, "expected --model with it");
-    check(&[], 64, "--candidate");
-    check(&["--against", &url, "--candidate", "x"], 64, "cannot be used with");
-    check(&["--candidate", "x", "--speed", "2"], 64, "cannot be used with '--speed <X|max>'");
-    check(&["--against", &url, "--speed", "fast"], 64, "expected a number above 0");
-    check(&["--against", &url, "--concurrency", "0"], 64, "1..=4096");
-    check(&["--against", &url, "--pause-max=-1"], 64, "expected seconds from 0 to 86400");
+    check(&[], 2, "--candidate");
+    check(&["--against", &url, "--candidate", "x"], 2, "cannot be used with");
+    check(&["--candidate", "x", "--speed", "2"], 2, "cannot be used with '--speed <X|max>'");
+    check(&["--against", &url, "--speed", "fast"], 2, "expected a number above 0");
+    check(&["--against", &url, "--concurrency", "0"], 2, "1..=4096");
+    check(&["--against", &url, "--pause-max=-1"], 2, "expected seconds from 0 to 86400");
 
     let folder = Folder::with_add_one();
     folder.write("m/model.toml", "[redaction.inputs]\nx = \"mask\"\n");

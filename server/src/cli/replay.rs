@@ -21,7 +21,7 @@ const SHARE_MAX: f64 = 0.0;
 /// A relative difference that counts as none.
 const TOLERANCE: f64 = 1e-3;
 /// Wrong arguments, as comparing commands have it.
-const EXIT_WRONG: u8 = 2;
+pub(super) const EXIT_WRONG: u8 = 2;
 
 const EXAMPLES: &str = "\
 With --candidate every captured request is run through a version on this machine; nothing is asked of a server. With
@@ -46,8 +46,7 @@ Examples:
   gannet replay /var/lib/capture --model churn --against http://staging:8000 --against-version 4 --deadline-ms 50
                                           another version, each request with a deadline
 
-Exit codes: 0 within what is allowed, 1 more than that, 2 wrong arguments or nothing to replay, 64 arguments that do not
-go together or cannot be read.";
+Exit codes: 0 within what is allowed, 1 more than that, 2 wrong arguments or nothing to replay.";
 
 /// The arguments of `gannet replay`.
 #[derive(Debug, Args)]
