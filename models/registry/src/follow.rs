@@ -24,7 +24,10 @@ use crate::{
     chance,
     fetch::{Fetcher, Progress, Wanted},
     kind::{Kind, ListedModel, ListedVersion, Listing, OnAliasMove},
-    mlflow,
+    mlflow::{
+        self,
+        write::{Tell, Writer},
+    },
 };
 
 /// Models of one source that are brought up to date side by side.
@@ -45,6 +48,7 @@ const SAVE_AT_ONCE_MAX: usize = 50;
 pub(crate) struct Shared {
     pub(crate) board: Board,
     pub(crate) fetcher: Fetcher,
+    pub(crate) writer: Writer,
 }
 
 /// One source being followed.
@@ -266,7 +270,8 @@ impl Follower {
             self.make_room(plan.size().unwrap_or(u64::MAX));
             let artifact = self.shared.fetcher.fetch(&self.kind, &wanted, &plan, &progress).await?;
             if let Some(digest) = plan.as_fetched(artifact.files()).filter(|_| plan.is_unsealed()) {
-                self.kind.seal(listed, digest).await;
+                let (model, version) = (self.spec.name.clone(), listed.version.clone());
+                self.shared.writer.tell(Tell::Seal { model, version, digest });
             }
             Ok::<_, RemoteError>(artifact)
         };

@@ -216,13 +216,6 @@ impl Kind {
         }
     }
 
-    /// Notes down where the version is what its files are, for a registry that does not say so itself.
-    pub(crate) async fn seal(&self, version: &ListedVersion, digest: Digest) {
-        if let Self::Mlflow(source) = self {
-            source.seal(version, digest).await;
-        }
-    }
-
     /// The bytes of one file from `offset` on, or all of them; `etag` is what it was when the first part came.
     pub(crate) async fn open(
         &self,

@@ -10,7 +10,7 @@ pub mod write;
 
 use std::sync::Arc;
 
-use gannet_models::{Digest, IngestLimits, ModelName, Version, settings::VersionPolicy};
+use gannet_models::{IngestLimits, ModelName, Version, settings::VersionPolicy};
 
 pub use self::mlmodel::{example_file, settings_of};
 use self::{
@@ -29,7 +29,8 @@ use crate::{
 
 /// Bytes of an `MLmodel` file.
 const MLMODEL_BYTES_MAX: usize = 1 << 20;
-/// The tag of a version that says what its files were when they were first fetched.
+/// The tag of a version that says what its files were when they were first fetched, by whomever: MLflow itself keeps no
+/// digests.
 const SEAL_TAG: &str = "serving.sha256";
 const SEAL_WHENCE: &str = "the version's tag serving.sha256, from when it was first fetched; delete it if the files were \
                            changed on purpose";
@@ -178,18 +179,6 @@ impl Mlflow {
             torch_script: shape.torch_script,
             ..Plan::default()
         })
-    }
-
-    /// Notes down what the files of a version are, so that whoever fetches them later sees whether they changed: MLflow
-    /// itself keeps no digests. Where that is not allowed, it is as if nobody had.
-    pub(crate) async fn seal(&self, version: &ListedVersion, digest: Digest) {
-        let Some((number, model)) = version.locator.split_once(' ').filter(|(number, _)| *number != "uri")
-        else {
-            return;
-        };
-        if let Err(error) = self.api.set_tag(model, number, SEAL_TAG, &digest.to_string()).await {
-            tracing::debug!(model, version = number, %error, "a version could not be sealed");
-        }
     }
 
     pub(crate) async fn open(

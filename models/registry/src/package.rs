@@ -232,6 +232,10 @@ impl Manifest {
 mod tests {
     use super::*;
 
+    fn entry(path: &str, text: &str) -> FileEntry {
+        FileEntry { path: path.into(), size: text.len() as u64, digest: Digest::of(text.as_bytes()) }
+    }
+
     #[test]
     fn paths_stay_inside() {
         for good in ["model.onnx", "data/model.onnx", "a/b/c/d", "..a/b", "sp ace/é"] {
@@ -287,12 +291,7 @@ mod tests {
 
     #[test]
     fn a_flipped_byte_anywhere_in_a_manifest_is_refused() {
-        let entry = |path: &str, content: &[u8]| FileEntry {
-            path: path.to_owned(),
-            size: content.len() as u64,
-            digest: Digest::of(content),
-        };
-        let files = [entry("golden/a.json", b"{}"), entry("model.onnx", b"model")];
+        let files = [entry("golden/a.json", "{}"), entry("model.onnx", "model")];
         let text = Manifest::of(&files).to_json().into_bytes();
         let sound = Manifest::read(&text, str::to_owned).unwrap();
         for at in 0..text.len() {
@@ -310,11 +309,6 @@ mod tests {
 
     #[test]
     fn a_package_is_known_by_what_was_fetched() {
-        let entry = |path: &str, text: &str| FileEntry {
-            path: path.into(),
-            size: text.len() as u64,
-            digest: Digest::of(text.as_bytes()),
-        };
         let planned = |path: &str| PlannedFile {
             path: path.into(),
             size: None,
@@ -340,11 +334,6 @@ mod tests {
 
     #[test]
     fn manifests_are_read_as_they_were_written() {
-        let entry = |path: &str, text: &str| FileEntry {
-            path: path.into(),
-            size: text.len() as u64,
-            digest: Digest::of(text.as_bytes()),
-        };
         let files = [entry("a/b.json", "{}"), entry("model.onnx", "model")];
         let text = Manifest::of(&files).to_json();
         let plan = Manifest::read(text.as_bytes(), |path| format!("p/{path}")).unwrap();

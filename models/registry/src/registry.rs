@@ -88,7 +88,7 @@ impl Registry {
         };
         std::fs::create_dir_all(dir.join("partial")).map_err(fault)?;
         let fetcher = Fetcher::new(store, dir.join("partial"), limits, trust);
-        let shared = Arc::new(Shared { board: Board::new(news), fetcher });
+        let shared = Arc::new(Shared { board: Board::new(news), fetcher, writer: Writer::new(&server) });
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -105,8 +105,7 @@ impl Registry {
             nudges: Mutex::default(),
             dropped: AtomicU64::new(0),
         });
-        let thread =
-            Thread { shared, dir, writer: Writer::new(&server), registry: Arc::downgrade(&registry), stop };
+        let thread = Thread { shared, dir, registry: Arc::downgrade(&registry), stop };
         let run = move || {
             on_thread();
             // one thread: nothing of a follower needs to cross to another
@@ -265,7 +264,6 @@ impl Registry {
 struct Thread {
     shared: Arc<Shared>,
     dir: PathBuf,
-    writer: Writer,
     registry: std::sync::Weak<Registry>,
     stop: Arc<Notify>,
 }
@@ -274,7 +272,7 @@ impl Thread {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut followers = JoinSet::new();
         let mut running = HashMap::new();
-        let writing = self.writer.start();
+        let writing = self.shared.writer.start();
         loop {
             let command = tokio::select! {
                 biased;
@@ -283,9 +281,9 @@ impl Thread {
             };
             let Some(command) = command else { break };
             match command {
-                Command::Tell(tell) => self.writer.tell(tell),
+                Command::Tell(tell) => self.shared.writer.tell(tell),
                 Command::Remove(name) => {
-                    self.writer.forget(&name);
+                    self.shared.writer.forget(&name);
                     if let Some(handle) = running.remove(&name) {
                         let handle: tokio::task::AbortHandle = handle;
                         handle.abort();
@@ -321,7 +319,7 @@ impl Thread {
                 if let crate::kind::Kind::Mlflow(mlflow) = &follower.kind
                     && let Some((registered, api)) = mlflow.registered()
                 {
-                    self.writer.follow(&name, registered, api);
+                    self.shared.writer.follow(&name, registered, api);
                 }
                 Some(follower)
             }

@@ -4,15 +4,19 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use gannet_models::{ModelName, Version};
+use gannet_models::{Digest, ModelName, Version};
 use serde_json::{Value, json};
 use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 
-use super::api::{Api, Metric};
+use super::{
+    SEAL_TAG,
+    api::{Api, Metric},
+};
 use crate::{RemoteError, backoff, board::wall_ms, chance};
 
 /// Tags that wait, of all models together.
@@ -44,7 +48,18 @@ pub struct VersionReport {
 /// Something to tell.
 pub(crate) enum Tell {
     Versions(Vec<VersionReport>),
-    Metrics { model: ModelName, version: Version, values: Vec<(String, f64)>, at_ms: u64 },
+    /// What the files of a version are, for whoever fetches them later.
+    Seal {
+        model: ModelName,
+        version: Version,
+        digest: Digest,
+    },
+    Metrics {
+        model: ModelName,
+        version: Version,
+        values: Vec<(String, f64)>,
+        at_ms: u64,
+    },
 }
 
 /// Name, value, and when it was so in milliseconds since 1970.
@@ -70,6 +85,12 @@ pub(crate) struct Writer {
     server: String,
     waiting: Arc<Mutex<Waiting>>,
     wake: Arc<Notify>,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("server", &self.server).finish_non_exhaustive()
+    }
 }
 
 impl Writer {
@@ -115,6 +136,13 @@ impl Writer {
                             waiting.tags.remove(&key);
                         }
                     }
+                }
+            }
+            Tell::Seal { model, version, digest } => {
+                let is_known = waiting.targets.contains_key(model.as_str());
+                if is_known && waiting.tags.len() < TAGS_MAX {
+                    let key = (model.to_string(), version, SEAL_TAG.to_owned());
+                    waiting.tags.insert(key, digest.to_string());
                 }
             }
             Tell::Metrics { model, version, values, at_ms } => {
