@@ -90,20 +90,12 @@ pub(crate) fn signature(secret: &[u8], id: &str, timestamp: &str, body: &[u8]) -
     Some(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())))
 }
 
-/// A time of the calendar in UTC, from the days since 1970 (after Howard Hinnant's `civil_from_days`).
+/// A time of the calendar in UTC.
 pub(crate) fn rfc3339(ms: u64) -> String {
-    let (days, ms_of_day) = (ms / 86_400_000, ms % 86_400_000);
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (second, fraction) = (ms_of_day / 1000, ms_of_day % 1000);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:03}Z")
+    let date = gannet_capture::date(i64::try_from(ms).unwrap_or(i64::MAX));
+    let (seconds, fraction) = (ms / 1000, ms % 1000);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{date}T{hour:02}:{minute:02}:{second:02}.{fraction:03}Z")
 }
 
 #[cfg(test)]

@@ -95,19 +95,12 @@ pub(super) fn explained(line: &str, record: &Record) -> String {
     format!("{:>4}  {}  {rest}", record.sequence, time(record.at_ms))
 }
 
-/// A time in UTC (Hinnant's civil_from_days).
+/// A time in UTC.
 fn time(ms: u64) -> String {
-    let (seconds, days) = (ms / 1000 % 86_400, ms / 86_400_000);
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+    let date = gannet_capture::date(i64::try_from(ms).unwrap_or(i64::MAX));
+    let seconds = ms / 1000;
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{date} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
 #[cfg(test)]
