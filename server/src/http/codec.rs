@@ -53,11 +53,7 @@ pub fn decode(body: &Bytes, json_length: usize, arrived: Time) -> Result<Ask, Re
         match key {
             "id" => ask.id = reader.text()?.into_owned(),
             "parameters" => parameters(reader, |name, value| ask.set_parameter(name, value))?,
-            "inputs" => reader.list::<Refusal>(|reader| {
-                bounded(ask.inputs.len(), "inputs")?;
-                ask.inputs.push(finish(input(reader)?, body, &mut at)?);
-                Ok(())
-            })?,
+            "inputs" => tensors(reader, (&mut ask.inputs, "inputs"), body, &mut at)?,
             "outputs" => reader.list::<Refusal>(|reader| {
                 bounded(ask.outputs.len(), "outputs")?;
                 ask.outputs.push(output(reader)?);
@@ -76,6 +72,20 @@ pub fn decode(body: &Bytes, json_length: usize, arrived: Time) -> Result<Ask, Re
         )));
     }
     Ok(ask)
+}
+
+/// Reads a list of tensors behind those that are known; `at` is where the next binary one begins.
+fn tensors(
+    reader: &mut Reader<'_>,
+    (list, what): (&mut Vec<(String, Tensor)>, &str),
+    body: &Bytes,
+    at: &mut usize,
+) -> Result<(), Refusal> {
+    reader.list::<Refusal>(|reader| {
+        bounded(list.len(), what)?;
+        list.push(finish(input(reader)?, body, at)?);
+        Ok(())
+    })
 }
 
 fn bounded(count: usize, what: &str) -> Result<(), Refusal> {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use gannet_runtime::Tensor;
 
-use super::{Refusal, bounded, finish, input};
+use super::{Refusal, tensors};
 use crate::http::json::Reader;
 
 /// What an answer says.
@@ -32,11 +32,7 @@ pub fn read(body: &Bytes, json_length: usize) -> Result<Read, Refusal> {
         match key {
             "model_version" => answer.version = reader.text()?.into_owned(),
             // outputs are written as inputs are
-            "outputs" => reader.list::<Refusal>(|reader| {
-                bounded(answer.outputs.len(), "outputs")?;
-                answer.outputs.push(finish(input(reader)?, body, &mut at)?);
-                Ok(())
-            })?,
+            "outputs" => tensors(reader, (&mut answer.outputs, "outputs"), body, &mut at)?,
             _ => drop(reader.skip()?),
         }
         Ok(())
