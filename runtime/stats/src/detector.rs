@@ -439,6 +439,7 @@ mod tests {
         assert!(most < 10.0, "{most}");
         let delay = (1..).find(|_| detector.add(batch(0.06), 64) > 17.5).unwrap();
         assert!(delay < 60, "{delay} batches");
+        assert!(RATES.iter().all(|(times, logarithm)| (times.ln() - f64::from(*logarithm)).abs() < 1e-7));
         assert!(RateDetector::new(1.5).is_err());
         assert_eq!(RateDetector::new(1.0).unwrap().add(64, 64), 0.0);
     }

@@ -1,6 +1,6 @@
 //! One feature watched against its reference: how its values fall now, how far that is from the reference in the usual
-//! scores, and the evidence that it is no longer the same. Everything is counted; no value is kept. Must not know where
-//! values come from, any clock, or what an alarm is for.
+//! scores, and the evidence that it is no longer the same. Values wait in a block for their bins, at most 32 of them; then
+//! they are counted, and none is kept. Must not know where values come from, any clock, or what an alarm is for.
 
 mod correlation;
 mod thresholds;

@@ -1,11 +1,11 @@
-//! Whether a value says something of the next one, beside what the mean of both says: measured within blocks, so that
+//! Whether a value says something of the next one, beside what the mean of both says: measured within batches, so that
 //! a change of the mean is not taken for it. Must not know what the values are.
 
 use std::sync::LazyLock;
 
 use crate::{binning::COARSE_BINS, detector::Real as _};
 
-/// Weight of what was known when a block is over: about 50 blocks count.
+/// Weight of what was known when a batch is over: about 50 of those that are listened to count.
 const MEMORY: f32 = 0.98;
 /// Values before it is believed.
 const ROWS_MIN: f32 = 500.0;
