@@ -6,5 +6,6 @@ mod many;
 mod mlflow;
 mod oci;
 mod s3;
+mod sealed;
 mod signed;
 mod tracked;

@@ -4,6 +4,7 @@ pub(crate) mod answers;
 pub(crate) mod call;
 pub(crate) mod debian;
 pub(crate) mod environment;
+pub(crate) mod flips;
 pub(crate) mod folder;
 pub(crate) mod grpc;
 pub(crate) mod http;

@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::Write as _,
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
@@ -15,9 +16,10 @@ use crate::support::{
     call::{self, Traffic},
     debian,
     environment::Environment,
+    flips::{every_flip_is_refused, files_below},
     folder::model_bytes,
     mlflow::free_port,
-    registries::{faults, follow, ready, source, state, until},
+    registries::{faults, follow, pull, ready, source, state, until},
     server::{command, fixture},
     wait,
 };
@@ -26,7 +28,7 @@ use crate::support::{
 struct Registry {
     child: Child,
     port: u16,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Registry {
@@ -44,7 +46,7 @@ impl Registry {
         let mut command = Command::new(program);
         command.arg("serve").arg(config).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().expect("the registry starts");
-        let registry = Self { child, port, _folder: folder };
+        let registry = Self { child, port, folder };
         wait::until("the registry answers", || {
             call::try_call(("127.0.0.1", port), "GET /v2/", &[], b"").is_ok_and(|answer| answer.status == 200)
         });
@@ -94,6 +96,32 @@ impl Drop for Registry {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+#[test]
+fn a_bit_that_turned_over_is_seen_anywhere() {
+    let registry = Registry::start();
+    let work = tempfile::tempdir().expect("a folder");
+    fs::write(work.path().join("model.onnx"), model_bytes("add_one")).expect("a file");
+    fs::write(work.path().join("notes.txt"), "a file beside").expect("a file");
+    let artifact = format!("oci://{}/models/ours:live", registry.host());
+    let output = command().arg("push").arg(work.path()).arg(&artifact).output().expect("the command runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // the manifest and the layers; nobody reads an empty configuration
+    let blobs = || files_below(&registry.folder.path().join("data/docker/registry/v2/blobs"));
+    let is_read = |path: &PathBuf| fs::read(path).is_ok_and(|bytes| !bytes.starts_with(b"{}"));
+    let ours: Vec<PathBuf> = blobs().into_iter().filter(is_read).collect();
+    assert_eq!(ours.len(), 3, "{ours:?}");
+    every_flip_is_refused(&ours, || pull(&artifact, &[]));
+
+    registry.image("cars/one", "v1", &archive(&[("models/model.onnx", &model_bytes("add_one"))]));
+    let car: Vec<PathBuf> = blobs()
+        .into_iter()
+        .filter(|path| !ours.contains(path) && is_read(path))
+        .filter(|path| fs::read(path).is_ok_and(|bytes| !bytes.starts_with(b"{\"architecture")))
+        .collect();
+    assert_eq!(car.len(), 2, "{car:?}");
+    every_flip_is_refused(&car, || pull(&format!("oci://{}/cars/one:v1", registry.host()), &[]));
 }
 
 /// A gzipped archive of these files.

@@ -8,7 +8,8 @@ use serde_json::json;
 
 use crate::support::{
     call::{self, Traffic},
-    registries::{faults, follow, ready, source, state, until},
+    flips::{every_flip_is_refused, files_below},
+    registries::{faults, follow, pull, ready, source, state, until},
     s3::{BUCKET, KEY, S3, SECRET},
     server::{command, fixture},
     wait,
@@ -81,6 +82,13 @@ fn what_is_pushed_is_served_and_a_store_that_breaks_harms_nothing() {
     fs::create_dir_all(store.path("prod/plain/7")).expect("a folder");
     fs::copy(fixture("add_one").join("model.onnx"), store.path("prod/plain/7/model.onnx")).expect("a file");
     ready(&server, "plain", "7");
+    // which is not enough for those who want to know what the bytes are
+    let sources = vec![at(&store, "pushed", "prod/m/3", &login), at(&store, "plain", "prod/plain/7", &login)];
+    let strict = follow(sources, |config| config.registry.limits.require_digest = true);
+    wait::until("what was pushed answers", || call::add(strict.http(), "pushed") == Ok(2.0));
+    let unknown = until(&strict, "plain", "it is refused", |state| faults(state).contains("require_digest"));
+    assert!(faults(&unknown).contains("nobody has said what its bytes are"), "{unknown}");
+    drop(strict);
 
     store.stop();
     until(&server, "prod", "it is stale", |state| state["state"] == "stale");
@@ -103,6 +111,23 @@ fn what_is_pushed_is_served_and_a_store_that_breaks_harms_nothing() {
         fs::read(fixture("add_two").join("model.onnx")).expect("a file"),
         "{said}"
     );
+}
+
+#[test]
+fn a_bit_that_turned_over_is_seen_anywhere() {
+    let store = S3::start();
+    let work = tempfile::tempdir().expect("a folder");
+    let login = login(work.path());
+    let package = work.path().join("package");
+    fs::create_dir_all(package.join("golden")).expect("a folder");
+    fs::copy(fixture("add_one").join("model.onnx"), package.join("model.onnx")).expect("a file");
+    fs::write(package.join("golden/notes.txt"), "a file beside").expect("a file");
+    let uri = format!("s3://{BUCKET}/prod/m/1");
+    gannet(&store, &login, &["push", &package.display().to_string(), &uri], true);
+    let files = files_below(&store.path("prod"));
+    assert_eq!(files.len(), 3, "{files:?}");
+    let (endpoint, login) = (store.endpoint(), login.to_string());
+    every_flip_is_refused(&files, || pull(&uri, &["--endpoint", &endpoint, "--credentials", &login]));
 }
 
 #[test]

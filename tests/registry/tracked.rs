@@ -1,7 +1,11 @@
 //! Files that the real DVC tracks, in a folder and in an object store, and a hub that the real client of Hugging Face
 //! accepts. Must not know their formats beyond what the hub answers.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -10,8 +14,9 @@ use crate::support::{
     answers::{Answers, Reply},
     call,
     environment::Environment,
+    flips::{every_flip_is_refused, files_below},
     folder::model_bytes,
-    registries::{faults, follow, source, until},
+    registries::{faults, follow, pull, source, until},
     s3::{BUCKET, KEY, S3, SECRET},
     server::fixture,
     wait,
@@ -63,39 +68,41 @@ fn what_dvc_tracks_is_served_from_both_remotes() {
     dvc(&repository, &["remote", "modify", "s3", "endpointurl", &store.endpoint()]);
     dvc(&repository, &["push"]);
     let mut stored = source("stored", &uri("package.dvc"));
-    stored.credentials = Some(gannet_server::config::Credentials::File(login));
+    stored.credentials = Some(gannet_server::config::Credentials::File(login.clone()));
     let server = follow(vec![stored.clone()], |_| {});
     wait::until("the store is read", || call::add(server.http(), "stored") == Ok(3.0));
     drop(server);
-    // one flipped byte
-    let model = model_bytes("add_two");
-    let mut found = Vec::new();
-    walk(&store.path("dvc"), &mut found);
-    let path =
-        found.into_iter().find(|path| fs::read(path).is_ok_and(|bytes| bytes == model)).expect("the model");
-    let mut bytes = model;
+    // of the objects of the folder each is needed
+    let objects: Vec<PathBuf> = files_below(&store.path("dvc"))
+        .into_iter()
+        .filter(|path| fs::read(path).is_ok_and(|bytes| bytes != model_bytes("add_one")))
+        .collect();
+    let login = format!("file:{}", login.display());
+    every_flip_is_refused(&objects, || pull(&uri("package.dvc"), &["--credentials", &login]));
+    // and what is refused says why
+    let model = objects.iter().find(|path| fs::read(path).is_ok_and(|bytes| bytes == model_bytes("add_two")));
+    let mut bytes = model_bytes("add_two");
     bytes[20] ^= 1;
-    fs::write(path, bytes).expect("a file");
+    fs::write(model.expect("the model"), bytes).expect("a file");
     let server = follow(vec![stored], |_| {});
     let refused = until(&server, "stored", "it is refused", |state| !faults(state).is_empty());
     assert!(faults(&refused).contains("expected md5"), "{refused}");
 }
 
-fn walk(folder: &Path, into: &mut Vec<std::path::PathBuf>) {
-    for item in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if item.path().is_dir() { walk(&item.path(), into) } else { into.push(item.path()) }
-    }
-}
-
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// A hub of one repository, as far as its own client asks.
-fn hub() -> Answers {
-    Answers::start(|head| {
+/// A hub of one repository, whose files lie in a folder, as far as its own client asks.
+fn hub(folder: &Path) -> Answers {
+    let folder = folder.to_owned();
+    fs::write(folder.join("model.onnx"), model_bytes("add_one")).expect("a file");
+    fs::write(folder.join("config.json"), "{}").expect("a file");
+    Answers::start(move |head| {
         let path = head.split(' ').nth(1).unwrap_or_default();
-        let (model, config) = (model_bytes("add_one"), b"{}".to_vec());
+        let read = |name: &str| fs::read(folder.join(name)).expect("a file");
+        let (model, config) = (read("model.onnx"), read("config.json"));
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let model_digest = hex(&Sha256::digest(&model));
+        // of the files as they came
+        let model_digest = hex(&Sha256::digest(model_bytes("add_one")));
         // git hash-object of {}
         let config_digest = "9e26dfeeb6e641a33dae4961196235bdb965b21b".to_owned();
         if path.starts_with("/api/models/org/adder/revision/") {
@@ -126,7 +133,8 @@ fn hub() -> Answers {
 
 #[test]
 fn a_hub_that_its_own_client_accepts_is_followed() {
-    let hub = hub();
+    let files = tempfile::tempdir().expect("a folder");
+    let hub = hub(files.path());
     let work = tempfile::tempdir().expect("a folder");
     let python = "import huggingface_hub as h, sys; print(h.snapshot_download('org/adder', token='hf_x'))";
     let output = Command::new(Environment::Registries.python())
@@ -143,6 +151,8 @@ fn a_hub_that_its_own_client_accepts_is_followed() {
     let server = follow(vec![adder], |_| {});
     wait::until("the model is served", || call::add(server.http(), "adder") == Ok(2.0));
     drop(server);
+    let base = hub.base();
+    every_flip_is_refused(&files_below(files.path()), || pull("hf://org/adder", &["--endpoint", &base]));
     // the cache that the client left, while the hub cannot be reached
     let state = tempfile::tempdir().expect("a folder");
     let mut command = crate::support::server::command();

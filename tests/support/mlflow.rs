@@ -120,9 +120,36 @@ impl Mlflow {
     pub(crate) fn tags(&self, model: &str, version: &str) -> Vec<(String, String)> {
         let path = format!("model-versions/get?name={model}&version={version}");
         let answer = self.ask("GET", &path, &Value::Null, self.with_users.then_some(ADMIN)).ok();
-        let tags = answer["model_version"]["tags"].as_array().cloned().unwrap_or_default();
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        tags.iter().map(|tag| (text(&tag["key"]), text(&tag["value"]))).collect()
+        tags_of(&answer["model_version"])
+    }
+
+    /// The tags of a logged model.
+    pub(crate) fn logged_tags(&self, id: &str) -> Vec<(String, String)> {
+        tags_of(&self.ask("GET", &format!("logged-models/{id}"), &Value::Null, None).ok()["model"]["info"])
+    }
+
+    /// The logged models of a run, by name.
+    pub(crate) fn logged_by(&self, run: &str, name: &str) -> Vec<String> {
+        let answer = self.ask("GET", &format!("runs/get?run_id={run}"), &Value::Null, None).ok();
+        let outputs = answer["run"]["outputs"]["model_outputs"].as_array().cloned().unwrap_or_default();
+        let ids = outputs.iter().filter_map(|output| output["model_id"].as_str().map(str::to_owned));
+        let named = |id: &String| {
+            let logged = self.ask("GET", &format!("logged-models/{id}"), &Value::Null, None).ok();
+            logged["model"]["info"]["name"] == name
+        };
+        ids.filter(named).collect()
+    }
+
+    /// The folder in which the files of a logged model lie.
+    pub(crate) fn folder_of(&self, id: &str) -> PathBuf {
+        self.folder.path().join("artifacts/1/models").join(id).join("artifacts")
+    }
+
+    /// Copies the files of a logged model among those of a run, where MLflow put them before it had logged models.
+    pub(crate) fn log_as_before(&self, id: &str, run: &str, path: &str) {
+        let to = self.folder.path().join("artifacts/1").join(run).join("artifacts").join(path);
+        fs::create_dir_all(&to).expect("a folder");
+        copy(&self.folder_of(id), &to);
     }
 }
 
@@ -130,6 +157,12 @@ impl Drop for Mlflow {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn tags_of(described: &Value) -> Vec<(String, String)> {
+    let tags = described["tags"].as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    tags.iter().map(|tag| (text(&tag["key"]), text(&tag["value"]))).collect()
 }
 
 /// A port that was free a moment ago.

@@ -6,7 +6,11 @@ use gannet_models::ModelName;
 use gannet_server::config::{Config, SourceConfig};
 use serde_json::Value;
 
-use super::{call, server::Server, wait};
+use super::{
+    call,
+    server::{Server, command},
+    wait,
+};
 
 /// A source that is looked at often.
 pub(crate) fn source(name: &str, uri: &str) -> SourceConfig {
@@ -23,6 +27,16 @@ pub(crate) fn follow(sources: Vec<SourceConfig>, adjust: impl FnOnce(&mut Config
         config.registry.server_name = "test".into();
         adjust(config);
     })
+}
+
+/// `gannet pull` of a URI into a folder that nobody needs; what it said, as an error where it failed.
+pub(crate) fn pull(uri: &str, options: &[&str]) -> Result<String, String> {
+    let into = tempfile::tempdir().expect("a folder");
+    let mut command = command();
+    command.args(["pull", uri]).arg(into.path().join("models")).args(options);
+    let output = command.output().expect("the command runs");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    if output.status.success() { Ok(said) } else { Err(said) }
 }
 
 /// What the admin API says of one source.

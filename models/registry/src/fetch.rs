@@ -24,6 +24,11 @@ use crate::{RemoteError, kind::Kind, package::Plan, rate::Rate, trust::Trust};
 /// Files of one package that are under way together.
 const FILES_TOGETHER_MAX: usize = 8;
 
+/// Why a package is refused whose bytes could be any.
+const UNSEALED: &str = "nobody has said what its bytes are, and registry.require_digest wants that: expected digests from the \
+                        registry, a package that gannet push brought, one that gannet pull --seal noted down, or a [[trust]] \
+                        rule that requires a signature; nothing was fetched";
+
 /// Bounds of all fetches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchLimits {
@@ -35,6 +40,8 @@ pub struct FetchLimits {
     pub bytes_per_s_max: Option<u64>,
     /// Bytes of all copies together; `None`: not bounded.
     pub disk_budget_bytes: Option<u64>,
+    /// Whether a package is refused of whose bytes nobody has said what they are, unless its signature is required.
+    pub require_digest: bool,
 }
 
 impl Default for FetchLimits {
@@ -44,6 +51,7 @@ impl Default for FetchLimits {
             downloads_max: 4,
             bytes_per_s_max: None,
             disk_budget_bytes: None,
+            require_digest: false,
         }
     }
 }
@@ -107,6 +115,9 @@ impl Fetcher {
         progress: &Progress,
     ) -> Result<Artifact, RemoteError> {
         plan.check(&self.limits.package)?;
+        if self.limits.require_digest && plan.is_unsealed() && !self.trust.is_required_of(&wanted.model) {
+            return Err(RemoteError::Unusable(UNSEALED.to_owned()));
+        }
         fault::point("planned");
         let size = plan.size().unwrap_or(u64::MAX);
         let _reserved = self.reserve(size)?;

@@ -58,8 +58,7 @@ pub(crate) struct Follower {
     catalogue: Catalogue,
     shared: Arc<Shared>,
     nudge: Arc<Notify>,
-    /// Packages that were refused: what they looked like, why, and when.
-    refused: HashMap<(ModelName, Version), (String, String, Instant)>,
+    refused: HashMap<(ModelName, Version), Refused>,
     failures: u32,
     saved: Option<Instant>,
 }
@@ -229,11 +228,8 @@ impl Follower {
                 continue;
             }
             let key = (model.name.clone(), listed.version.clone());
-            if let Some((tag, why, at)) = self.refused.get(&key)
-                && *tag == listed.tag
-                && at.elapsed() < REFUSED_TIME
-            {
-                brought.failed.push((listed.clone(), RemoteError::Unusable(why.clone())));
+            if let Some(refused) = self.refused.get(&key).filter(|refused| refused.still_is(listed)) {
+                brought.failed.push((listed.clone(), RemoteError::Unusable(refused.why.clone())));
                 continue;
             }
             match self.fetch(&model.name, listed).await {
@@ -331,15 +327,12 @@ impl Follower {
         let mut worst = None;
         for (listed, error) in brought.failed {
             let key = (model.name.clone(), listed.version.clone());
-            let known = self
-                .refused
-                .get(&key)
-                .is_some_and(|(tag, _, at)| *tag == listed.tag && at.elapsed() < REFUSED_TIME);
+            let known = self.refused.get(&key).is_some_and(|refused| refused.still_is(&listed));
             if error.may_pass() {
                 worst = Some(error.during(&format!("{} version {}", model.name, listed.version)));
             } else if !known {
                 tracing::warn!(model = %model.name, version = %listed.version, %error, "the package is refused");
-                self.refused.insert(key, (listed.tag, error.to_string(), Instant::now()));
+                self.refused.insert(key, Refused { listed, why: error.to_string(), at: Instant::now() });
             }
         }
         worst
@@ -348,6 +341,21 @@ impl Follower {
     fn save(&self) -> Result<(), RemoteError> {
         let models = self.shared.board.read(self.spec.name.as_str(), |row| row.models.clone());
         self.catalogue.save(&self.spec.uri_text, &models.unwrap_or_default())
+    }
+}
+
+/// A package that was refused: what it looked like, why, and when.
+struct Refused {
+    listed: ListedVersion,
+    why: String,
+    at: Instant,
+}
+
+impl Refused {
+    /// Whether another try would end as this one.
+    fn still_is(&self, listed: &ListedVersion) -> bool {
+        let same = self.listed.tag == listed.tag && self.listed.seal == listed.seal;
+        same && self.at.elapsed() < REFUSED_TIME
     }
 }
 

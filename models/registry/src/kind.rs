@@ -216,6 +216,20 @@ impl Kind {
         }
     }
 
+    /// Notes down in the registry what the files of a version are, for whoever fetches them later.
+    pub(crate) async fn seal(&self, version: &ListedVersion, digest: &Digest) -> Result<(), RemoteError> {
+        match self {
+            Self::Mlflow(source) => source.seal(version, digest).await,
+            Self::S3(_) | Self::Dvc(_) | Self::Oci(_) | Self::HuggingFace(_) => {
+                Err(RemoteError::Unusable(
+                    "expected a tracking server of MLflow to note digests down in; bring packages without any to their \
+                     registry with gannet push"
+                        .to_owned(),
+                ))
+            }
+        }
+    }
+
     /// The bytes of one file from `offset` on, or all of them; `etag` is what it was when the first part came.
     pub(crate) async fn open(
         &self,

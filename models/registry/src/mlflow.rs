@@ -5,17 +5,19 @@ pub(crate) mod api;
 pub(crate) mod artifacts;
 mod flavor;
 mod mlmodel;
+mod subject;
 pub(crate) mod torch_script;
 pub mod write;
 
 use std::sync::Arc;
 
-use gannet_models::{IngestLimits, ModelName, Version, settings::VersionPolicy};
+use gannet_models::{Digest, IngestLimits, ModelName, Version, settings::VersionPolicy};
 
 pub use self::mlmodel::{example_file, settings_of};
 use self::{
-    api::{Api, ModelVersion},
+    api::{Api, Logged, ModelVersion, RunArtifact, Tag},
     artifacts::Artifacts,
+    subject::Subject,
 };
 use crate::{
     RemoteError, SourceSpec,
@@ -29,10 +31,10 @@ use crate::{
 
 /// Bytes of an `MLmodel` file.
 const MLMODEL_BYTES_MAX: usize = 1 << 20;
-/// The tag of a version that says what its files were when they were first fetched, by whomever: MLflow itself keeps no
-/// digests.
+/// The tag of a version or of a logged model that says what its files were when they were first fetched, by whomever:
+/// MLflow itself keeps no digests.
 const SEAL_TAG: &str = "serving.sha256";
-const SEAL_WHENCE: &str = "the version's tag serving.sha256, from when it was first fetched; delete it if the files were \
+const SEAL_WHENCE: &str = "the tag serving.sha256 of the version or of its logged model, from when it was first fetched; delete it if the files were \
                            changed on purpose";
 /// Versions that one look lists.
 const VERSIONS_MAX: usize = 200;
@@ -102,14 +104,11 @@ impl Mlflow {
                     ListedModel { name: self.name.clone(), settings: None, pointed_to: false, versions };
                 Ok(Listing { models: vec![model], ..Listing::default() })
             }
-            MlflowTarget::Logged { id } => {
-                let logged = self.api.logged(id).await?;
-                self.one(id, &logged.artifact_uri)
-            }
-            MlflowTarget::Run { run, path } => {
-                let uri = self.api.run_artifact(run, path).await?;
-                self.one(run, &uri)
-            }
+            MlflowTarget::Logged { id } => self.logged(id, &self.api.logged(id).await?),
+            MlflowTarget::Run { run, path } => match self.api.run_artifact(run, path).await? {
+                RunArtifact::Model(logged) => self.logged(run, &logged),
+                RunArtifact::Files { uri } => self.one(run, &uri, None),
+            },
         }
     }
 
@@ -123,9 +122,14 @@ impl Mlflow {
         Ok(Listing::of(&self.name, listed(found)?))
     }
 
-    fn one(&self, version: &str, uri: &str) -> Result<Listing, RemoteError> {
+    fn logged(&self, version: &str, logged: &Logged) -> Result<Listing, RemoteError> {
+        self.one(version, &logged.artifact_uri, seal(&logged.tags))
+    }
+
+    fn one(&self, version: &str, uri: &str, seal: Option<Digest>) -> Result<Listing, RemoteError> {
         let version = parse_version(version)?;
-        Ok(Listing::one(&self.name, version, uri.to_owned(), format!("uri {uri}")))
+        let (tag, locator) = (uri.to_owned(), format!("uri {uri}"));
+        Ok(Listing::of(&self.name, ListedVersion { version, tag, locator, seal }))
     }
 
     pub(crate) async fn plan(&self, version: &ListedVersion) -> Result<Plan, RemoteError> {
@@ -190,17 +194,19 @@ impl Mlflow {
         self.artifacts.open(&file.locator, offset, etag).await
     }
 
-    /// What registered model is followed, and how to tell it of our versions.
-    pub(crate) fn registered(&self) -> Option<(String, Arc<Api>)> {
-        let model = match &self.target {
-            MlflowTarget::Alias { model, .. }
-            | MlflowTarget::Version { model, .. }
-            | MlflowTarget::Stage { model, .. }
-            | MlflowTarget::Latest { model } => model,
-            MlflowTarget::Logged { .. } | MlflowTarget::Run { .. } => return None,
-        };
-        Some((model.clone(), Arc::clone(&self.api)))
+    /// Where notes about the versions go.
+    pub(crate) fn subject(&self) -> Subject {
+        Subject { api: Arc::clone(&self.api), target: self.target.clone() }
     }
+
+    /// Notes down what the files of a version are, for whoever fetches them later.
+    pub(crate) async fn seal(&self, version: &ListedVersion, digest: &Digest) -> Result<(), RemoteError> {
+        self.subject().set_tag(version.version.as_str(), SEAL_TAG, &digest.to_string()).await
+    }
+}
+
+fn seal(tags: &[Tag]) -> Option<Digest> {
+    Tag::find(tags, SEAL_TAG).and_then(|text| text.parse().ok())
 }
 
 fn listed(found: &ModelVersion) -> Result<ListedVersion, RemoteError> {
@@ -208,7 +214,7 @@ fn listed(found: &ModelVersion) -> Result<ListedVersion, RemoteError> {
         version: parse_version(&found.version)?,
         tag: format!("{} {} {}", found.version, found.creation_timestamp, found.source),
         locator: format!("{} {}", found.version, found.name),
-        seal: found.tag(SEAL_TAG).and_then(|text| text.parse().ok()),
+        seal: seal(&found.tags),
     })
 }
 

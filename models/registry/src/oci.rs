@@ -93,13 +93,17 @@ impl Oci {
         }
         let response = self.ask(ask).await?;
         if response.status() != StatusCode::NOT_MODIFIED {
+            let stated = stated_digest(&response);
             let bytes = small(&url, response, MANIFEST_BYTES_MAX).await?;
             let digest = format!("sha256:{}", Digest::of(&bytes));
-            if let OciReference::Digest(expected) = &self.reference
-                && *expected != digest
-            {
+            // a tag says nothing of the bytes, but the registry does
+            let expected = match &self.reference {
+                OciReference::Digest(expected) => Some(expected.clone()),
+                OciReference::Tag(_) => stated,
+            };
+            if let Some(expected) = expected.filter(|expected| *expected != digest) {
                 return Err(RemoteError::Unusable(format!(
-                    "{url}: expected a manifest of {expected}, got {digest}"
+                    "{url}: expected a manifest of {expected}, got {digest}; it was changed where it is kept or on its way"
                 )));
             }
             let manifest = serde_json::from_slice(&bytes).map_err(|error| {
@@ -188,6 +192,12 @@ pub(crate) fn base(host: &str, plain: bool) -> String {
     };
     let scheme = if plain || is_loopback(name) { "http" } else { "https" };
     format!("{scheme}://{host}")
+}
+
+/// What the registry says that the manifest's digest is, where that can be checked.
+fn stated_digest(response: &reqwest::Response) -> Option<String> {
+    let text = response.headers().get("docker-content-digest")?.to_str().ok()?;
+    text.starts_with("sha256:").then(|| text.to_ascii_lowercase())
 }
 
 struct Challenge {

@@ -17,6 +17,17 @@ use crate::{
     trust::Trust,
 };
 
+/// What of a pull is the caller's to say.
+#[derive(Debug, Default)]
+pub struct PullOptions {
+    /// Bounds.
+    pub limits: FetchLimits,
+    /// Signatures that are wanted.
+    pub trust: Trust,
+    /// Whether the digest of what was fetched is noted down in the registry, where it knows none.
+    pub seal: bool,
+}
+
 /// Looks until everything there has been at rest.
 const LOOKS_MAX: usize = 10;
 /// Time between two looks for that.
@@ -35,6 +46,8 @@ pub struct Pulled {
     pub digest: String,
     /// Where it lies.
     pub path: PathBuf,
+    /// Whether the registry was told its digest now.
+    pub sealed: bool,
 }
 
 /// How far a pull is.
@@ -53,7 +66,7 @@ pub struct Step {
 pub fn pull(
     spec: &SourceSpec,
     into: &Path,
-    (limits, trust): (FetchLimits, Trust),
+    PullOptions { limits, trust, seal }: PullOptions,
     tell: &dyn Fn(&ModelName, &Version, Step),
 ) -> Result<Vec<Pulled>, RemoteError> {
     let work = into.join(".gannet-pull");
@@ -100,11 +113,16 @@ pub fn pull(
                     let settings = into.join(model.name.as_str()).join(name);
                     fs::write(&settings, text).map_err(ModelError::io(&settings, "write"))?;
                 }
+                let unsealed = plan.as_fetched(artifact.files()).filter(|_| seal && plan.is_unsealed());
+                if let Some(digest) = &unsealed {
+                    kind.seal(listed, digest).await?;
+                }
                 pulled.push(Pulled {
                     model: model.name.clone(),
                     version: listed.version.clone(),
                     digest: artifact.digest().to_string(),
                     path,
+                    sealed: unsealed.is_some(),
                 });
             }
         }

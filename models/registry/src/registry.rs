@@ -316,10 +316,8 @@ impl Thread {
         let nudge = self.registry.upgrade()?.nudges().get(&name).map(|(nudge, _)| Arc::clone(nudge))?;
         match Follower::new(spec, Arc::clone(&self.shared), catalogue, (nudge, &requests)) {
             Ok(follower) => {
-                if let crate::kind::Kind::Mlflow(mlflow) = &follower.kind
-                    && let Some((registered, api)) = mlflow.registered()
-                {
-                    self.shared.writer.follow(&name, registered, api);
+                if let crate::kind::Kind::Mlflow(mlflow) = &follower.kind {
+                    self.shared.writer.follow(&name, mlflow.subject());
                 }
                 Some(follower)
             }

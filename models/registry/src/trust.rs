@@ -49,7 +49,7 @@ impl Trust {
     /// # Errors
     /// A text for people.
     pub fn check(&self, dir: &Path, model: &ModelName, version: &Version) -> Result<(), String> {
-        let Some(rule) = self.rules.iter().find(|rule| fits(&rule.models, model.as_str())) else {
+        let Some(rule) = self.rule(model) else {
             return Ok(());
         };
         if rule.mode == TrustMode::Off {
@@ -68,15 +68,22 @@ impl Trust {
     /// Whether somebody who is trusted signed the files below `dir` as this version; without a rule nobody is.
     #[must_use]
     pub fn is_signed(&self, dir: &Path, model: &ModelName, version: &Version) -> bool {
-        let rule = self.rules.iter().find(|rule| fits(&rule.models, model.as_str()));
-        rule.is_some_and(|rule| verify(rule, dir, model, version).is_ok())
+        self.rule(model).is_some_and(|rule| verify(rule, dir, model, version).is_ok())
+    }
+
+    /// Whether no package of this model passes without a valid signature.
+    pub(crate) fn is_required_of(&self, model: &ModelName) -> bool {
+        self.rule(model).is_some_and(|rule| rule.mode == TrustMode::Require)
     }
 
     /// Whether any package is looked at.
     #[must_use]
     pub fn is_asked_of(&self, model: &ModelName) -> bool {
-        let rule = self.rules.iter().find(|rule| fits(&rule.models, model.as_str()));
-        rule.is_some_and(|rule| rule.mode != TrustMode::Off)
+        self.rule(model).is_some_and(|rule| rule.mode != TrustMode::Off)
+    }
+
+    fn rule(&self, model: &ModelName) -> Option<&TrustRule> {
+        self.rules.iter().find(|rule| fits(&rule.models, model.as_str()))
     }
 }
 

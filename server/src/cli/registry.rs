@@ -10,7 +10,8 @@ use std::{
 use clap::{Args, Subcommand};
 use gannet_models::{ModelName, Version, settings::VersionPolicy};
 use gannet_registry::{
-    FetchLimits, IngestLimits, SourceSpec, SourceUri, Trust, TrustMode, TrustRule, pull as pulling,
+    FetchLimits, IngestLimits, SourceSpec, SourceUri, Trust, TrustMode, TrustRule,
+    pull::{self as pulling, PullOptions},
     push as pushing,
     sign::{self, PublicKey, SIGNATURE_FILE},
 };
@@ -73,6 +74,9 @@ pub(super) struct PullArgs {
     /// A public key that must have signed every package
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// Note the digest down in MLflow, which keeps none: whoever fetches other bytes later refuses them
+    #[arg(long)]
+    seal: bool,
     #[command(flatten)]
     remote: RemoteArgs,
 }
@@ -280,13 +284,21 @@ pub(super) fn run_pull(args: &PullArgs) -> u8 {
             let _ = write!(std::io::stderr(), "\r{model} {version}: {done} of {all} KiB ");
         }
     };
-    match pulling::pull(&spec, &args.into, (FetchLimits::default(), trust), &tell) {
+    let options = PullOptions { limits: FetchLimits::default(), trust, seal: args.seal };
+    match pulling::pull(&spec, &args.into, options, &tell) {
         Ok(pulled) => {
             if shows {
                 eprintln!();
             }
             for one in pulled {
-                say(format_args!("{} {} {} {}", one.model, one.version, one.digest, one.path.display()));
+                let sealed = if one.sealed { " (sealed)" } else { "" };
+                say(format_args!(
+                    "{} {} {} {}{sealed}",
+                    one.model,
+                    one.version,
+                    one.digest,
+                    one.path.display()
+                ));
             }
             EXIT_OK
         }
@@ -304,8 +316,8 @@ pub(super) fn run_pull(args: &PullArgs) -> u8 {
 pub(super) fn pull_one(uri: &str, into: &Path) -> Result<PathBuf, String> {
     let mut spec = spec(uri, None, &RemoteArgs::default())?;
     spec.versions = VersionPolicy::Latest(1);
-    let bounds = (FetchLimits::default(), Trust::new(Vec::new()));
-    let pulled = pulling::pull(&spec, into, bounds, &|_, _, _| ()).map_err(|error| error.to_string())?;
+    let pulled = pulling::pull(&spec, into, PullOptions::default(), &|_, _, _| ());
+    let pulled = pulled.map_err(|error| error.to_string())?;
     let one = pulled.into_iter().next().ok_or_else(|| format!("{uri}: expected a version, got none"))?;
     Ok(one.path)
 }

@@ -203,6 +203,13 @@ const KEYS: &[Key] = &[
         c.registry.limits.disk_budget_bytes
     ),
     key!(
+        "registry.require_digest",
+        "refuse packages without a digest, a seal or a required signature",
+        "true or false",
+        |c, g| c.registry.limits.require_digest = g.boolean()?,
+        c.registry.limits.require_digest
+    ),
+    key!(
         "registry.bytes_per_s_max",
         "bytes a second of all downloads together",
         BYTES,

@@ -25,7 +25,7 @@ pub(crate) struct ModelVersion {
     pub(crate) tags: Vec<Tag>,
 }
 
-/// What somebody noted down of a version.
+/// What somebody noted down of a version or of a logged model.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Tag {
@@ -43,13 +43,16 @@ impl ModelVersion {
         self.status.is_empty() || self.status == "READY"
     }
 
-    pub(crate) fn tag(&self, key: &str) -> Option<&str> {
-        self.tags.iter().find(|tag| tag.key == key).map(|tag| tag.value.as_str())
-    }
-
     /// `m-...`, where the version is of a logged model.
     pub(crate) fn model_id(&self) -> Option<&str> {
         self.source.strip_prefix("models:/").filter(|id| id.starts_with("m-"))
+    }
+}
+
+impl Tag {
+    /// What `tags` say of a key.
+    pub(crate) fn find<'a>(tags: &'a [Self], key: &str) -> Option<&'a str> {
+        tags.iter().find(|tag| tag.key == key).map(|tag| tag.value.as_str())
     }
 }
 
@@ -75,9 +78,21 @@ struct ArtifactUri {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Logged {
+    /// `m-...`
+    pub(crate) model_id: String,
     pub(crate) artifact_uri: String,
     pub(crate) name: String,
     pub(crate) experiment_id: String,
+    pub(crate) source_run_id: String,
+    pub(crate) tags: Vec<Tag>,
+}
+
+/// What a run logged under a path.
+pub(crate) enum RunArtifact {
+    /// A model of that name, which has an entry of its own.
+    Model(Logged),
+    /// Files among the run's own, as before MLflow 3.
+    Files { uri: String },
 }
 
 #[derive(Default, Deserialize)]
@@ -144,9 +159,13 @@ impl Api {
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, RemoteError> {
+        self.send(Method::POST, path, body).await
+    }
+
+    async fn send(&self, verb: Method, path: &str, body: &Value) -> Result<Value, RemoteError> {
         let body = Bytes::from(body.to_string());
         let url = self.url(path, &[]);
-        let answer = self.http.bytes(Ask::send(Method::POST, &url, body, "application/json")).await?;
+        let answer = self.http.bytes(Ask::send(verb, &url, body, "application/json")).await?;
         Ok(serde_json::from_slice(&answer).unwrap_or_default())
     }
 
@@ -194,19 +213,19 @@ impl Api {
         Ok(answer.model.info)
     }
 
-    /// Where what a run logged under `path` is: as a logged model of that name, or among its own artifacts.
-    pub(crate) async fn run_artifact(&self, run: &str, path: &str) -> Result<String, RemoteError> {
+    /// What a run logged under `path`.
+    pub(crate) async fn run_artifact(&self, run: &str, path: &str) -> Result<RunArtifact, RemoteError> {
         let answer: Value = self.get("mlflow/runs/get", &[("run_id", run)]).await?;
         let run = &answer["run"];
         let outputs = run["outputs"]["model_outputs"].as_array().cloned().unwrap_or_default();
         for id in outputs.iter().filter_map(|output| output["model_id"].as_str()).take(100) {
             let logged = self.logged(id).await?;
             if logged.name == path {
-                return Ok(logged.artifact_uri);
+                return Ok(RunArtifact::Model(logged));
             }
         }
         match run["info"]["artifact_uri"].as_str() {
-            Some(root) => Ok(format!("{}/{path}", root.trim_end_matches('/'))),
+            Some(root) => Ok(RunArtifact::Files { uri: format!("{}/{path}", root.trim_end_matches('/')) }),
             None => Err(RemoteError::Missing("the run has no artifacts".to_owned())),
         }
     }
@@ -231,6 +250,12 @@ impl Api {
     ) -> Result<(), RemoteError> {
         let body = json!({ "name": model, "version": version, "key": key, "value": value });
         self.post("mlflow/model-versions/set-tag", &body).await.map(drop)
+    }
+
+    pub(crate) async fn set_logged_tag(&self, id: &str, key: &str, value: &str) -> Result<(), RemoteError> {
+        let path = format!("mlflow/logged-models/{}/tags", crate::http::segment(id));
+        let body = json!({ "tags": [{ "key": key, "value": value }] });
+        self.send(Method::PATCH, &path, &body).await.map(drop)
     }
 
     pub(crate) async fn log_metrics(&self, run: &str, metrics: &[Metric]) -> Result<(), RemoteError> {

@@ -15,7 +15,8 @@ use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 
 use super::{
     SEAL_TAG,
-    api::{Api, Metric},
+    api::Metric,
+    subject::{Described, Subject},
 };
 use crate::{RemoteError, backoff, board::wall_ms, chance};
 
@@ -65,11 +66,6 @@ pub(crate) enum Tell {
 /// Name, value, and when it was so in milliseconds since 1970.
 type Sample = (String, f64, u64);
 
-struct Target {
-    registered: String,
-    api: Arc<Api>,
-}
-
 #[derive(Default)]
 struct Waiting {
     /// (source, version, key) -> value; the last one counts.
@@ -77,7 +73,7 @@ struct Waiting {
     /// Tags as they were written.
     written: HashMap<(String, Version, String), String>,
     metrics: BTreeMap<(String, Version), Vec<Sample>>,
-    targets: HashMap<String, Arc<Target>>,
+    subjects: HashMap<String, Subject>,
 }
 
 /// Collects what is to be told.
@@ -103,12 +99,12 @@ impl Writer {
     }
 
     /// Tells of a source's models from now on.
-    pub(crate) fn follow(&self, source: &str, registered: String, api: Arc<Api>) {
-        lock(&self.waiting).targets.insert(source.to_owned(), Arc::new(Target { registered, api }));
+    pub(crate) fn follow(&self, source: &str, subject: Subject) {
+        lock(&self.waiting).subjects.insert(source.to_owned(), subject);
     }
 
     pub(crate) fn forget(&self, source: &str) {
-        lock(&self.waiting).targets.remove(source);
+        lock(&self.waiting).subjects.remove(source);
     }
 
     /// Notes down something to tell. A source that names one model gives it its own name.
@@ -117,7 +113,7 @@ impl Writer {
         match tell {
             Tell::Versions(reports) => {
                 for VersionReport { model, version, state, reason } in reports {
-                    if !waiting.targets.contains_key(model.as_str()) {
+                    if !waiting.subjects.contains_key(model.as_str()) {
                         continue;
                     }
                     for (what, value) in [("state", state), ("reason", reason)] {
@@ -139,14 +135,14 @@ impl Writer {
                 }
             }
             Tell::Seal { model, version, digest } => {
-                let is_known = waiting.targets.contains_key(model.as_str());
+                let is_known = waiting.subjects.contains_key(model.as_str());
                 if is_known && waiting.tags.len() < TAGS_MAX {
                     let key = (model.to_string(), version, SEAL_TAG.to_owned());
                     waiting.tags.insert(key, digest.to_string());
                 }
             }
             Tell::Metrics { model, version, values, at_ms } => {
-                if !waiting.targets.contains_key(model.as_str()) {
+                if !waiting.subjects.contains_key(model.as_str()) {
                     return;
                 }
                 let held: usize = waiting.metrics.values().map(Vec::len).sum();
@@ -201,13 +197,13 @@ impl Round {
             let next = {
                 let waiting = lock(&self.waiting);
                 let first = waiting.tags.iter().next().map(|(key, value)| (key.clone(), value.clone()));
-                first.map(|(key, value)| (waiting.targets.get(&key.0).cloned(), key, value))
+                first.map(|(key, value)| (waiting.subjects.get(&key.0).cloned(), key, value))
             };
-            let Some((target, key, value)) = next else { break };
+            let Some((subject, key, value)) = next else { break };
             let (source, version, tag) = &key;
-            let result = match target {
-                Some(target) if !self.is_forbidden(source) => {
-                    target.api.set_tag(&target.registered, version.as_str(), tag, &value).await
+            let result = match subject {
+                Some(subject) if !self.is_forbidden(source) => {
+                    subject.set_tag(version.as_str(), tag, &value).await
                 }
                 _ => Ok(()),
             };
@@ -233,14 +229,14 @@ impl Round {
                     if !later.is_empty() {
                         waiting.metrics.insert(key.clone(), later);
                     }
-                    Some((waiting.targets.get(&key.0).cloned()?, key, values))
+                    Some((waiting.subjects.get(&key.0).cloned()?, key, values))
                 })
             };
-            let Some((target, key, values)) = next else { return Ok(()) };
+            let Some((subject, key, values)) = next else { return Ok(()) };
             if self.is_forbidden(&key.0) {
                 continue;
             }
-            let result = self.log(&target, &key, &values).await;
+            let result = self.log(&subject, &key, &values).await;
             if result
                 .as_ref()
                 .is_err_and(|error| !matches!(error, RemoteError::Denied(_) | RemoteError::Missing(_)))
@@ -280,14 +276,14 @@ impl Round {
 
     async fn log(
         &mut self,
-        target: &Target,
+        subject: &Subject,
         key: &(String, Version),
         values: &[Sample],
     ) -> Result<(), RemoteError> {
         let (run, model_id, step) = match self.runs.get(key) {
             Some((run, id, step)) => (run.clone(), id.clone(), step + 1),
             None => {
-                let (run, id) = self.begin_run(target, &key.1).await?;
+                let (run, id) = self.begin_run(subject, &key.1).await?;
                 (run, id, 0)
             }
         };
@@ -301,7 +297,7 @@ impl Round {
         // JSON has no word for what is not finite
         let metrics: Vec<Metric> =
             values.iter().filter(|(_, value, _)| value.is_finite()).map(metric).collect();
-        target.api.log_metrics(&run, &metrics).await?;
+        subject.api.log_metrics(&run, &metrics).await?;
         self.runs.insert(key.clone(), (run, model_id, step));
         Ok(())
     }
@@ -309,31 +305,23 @@ impl Round {
     /// A run of our own in the experiment of the version's logged model; never the training run.
     async fn begin_run(
         &self,
-        target: &Target,
+        subject: &Subject,
         version: &Version,
     ) -> Result<(String, Option<String>), RemoteError> {
-        let api = &target.api;
-        let found = api.version(&target.registered, version.as_str()).await?;
-        let model_id = found.model_id().map(str::to_owned);
-        let mut experiment = "0".to_owned();
-        if let Some(id) = &model_id {
-            let logged = api.logged(id).await?;
-            if !logged.experiment_id.is_empty() {
-                experiment = logged.experiment_id;
-            }
-        }
-        let name = format!("serving {}/{version} on {}", target.registered, self.server);
+        let Described { model, model_id, run, experiment } = subject.describe(version.as_str()).await?;
+        let experiment = if experiment.is_empty() { "0" } else { &experiment };
+        let name = format!("serving {model}/{version} on {}", self.server);
         let mut tags = vec![
-            json!({ "key": "serving.model", "value": target.registered }),
+            json!({ "key": "serving.model", "value": model }),
             json!({ "key": "serving.version", "value": version.as_str() }),
             json!({ "key": "serving.server", "value": self.server }),
         ];
-        if !found.run_id.is_empty() {
-            tags.push(json!({ "key": "serving.training_run", "value": found.run_id }));
+        if !run.is_empty() {
+            tags.push(json!({ "key": "serving.training_run", "value": run }));
         }
         let body =
             json!({ "experiment_id": experiment, "run_name": name, "start_time": wall_ms(), "tags": tags });
-        let answer: Value = api.post("mlflow/runs/create", &body).await?;
+        let answer: Value = subject.api.post("mlflow/runs/create", &body).await?;
         let run = answer["run"]["info"]["run_id"].as_str();
         let run = run.ok_or_else(|| RemoteError::Down("the tracking server began no run".to_owned()))?;
         Ok((run.to_owned(), model_id))
