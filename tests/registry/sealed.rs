@@ -1,14 +1,17 @@
-//! MLflow keeps no digests: who says there what the bytes of a version are, and what becomes of other bytes. Must not know
-//! its API beyond what people call.
+//! MLflow and folders keep no digests: who says there what the bytes of a version are, and what becomes of other bytes.
+//! Must not know any API beyond what people call.
 
+use gannet_models::Digest;
 use gannet_server::config::SourceConfig;
 use serde_json::Value;
 
 use crate::support::{
+    call,
     flips::{every_flip_is_refused, files_below},
+    folder::{Folder, model_bytes},
     mlflow::Mlflow,
     registries::{faults, follow, pull, ready, source, until},
-    server::Server,
+    server::{Server, command, fixture},
     wait,
 };
 
@@ -136,4 +139,26 @@ fn where_digests_are_required_nothing_unsealed_is_fetched() {
     let refused = pull(&format!("runs:/{run}/as-before"), &["--endpoint", &endpoint, "--seal"]);
     let why = refused.expect_err("nothing to note it down in");
     assert!(why.contains("files of a training run, which are never written to"), "{why}");
+}
+
+#[test]
+fn what_was_pushed_to_a_folder_is_held_to_the_list_beside_it() {
+    let folder = Folder::new();
+    let target = format!("file://{}/m/1", folder.path().display());
+    let output =
+        command().arg("push").arg(fixture("add_one")).arg(&target).output().expect("the command runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let server = Server::start(&folder.path(), |_| {});
+    assert_eq!(call::add(server.http(), "m"), Ok(2.0));
+    let mut bytes = model_bytes("add_one");
+    bytes[20] ^= 1;
+    folder.write("m/1/model.onnx", &bytes);
+    let told = |part: &str| call::get(server.admin(), "/admin/v1/models").text.contains(part);
+    wait::until("it is refused", || told("expected 'model.onnx' of sha256") && told(".1.manifest.json"));
+    assert_eq!(call::add(server.http(), "m"), Ok(2.0), "the copy from before serves");
+    // changed on purpose
+    folder.put("m/1", "add_two");
+    wait::until("the other bytes are refused too", || told(&Digest::of(&model_bytes("add_two")).to_string()));
+    folder.remove("m/.1.manifest.json");
+    wait::until("the change is served", || call::add(server.http(), "m") == Ok(3.0));
 }

@@ -16,6 +16,7 @@ mod catalogue;
 mod follow;
 
 mod backoff;
+pub mod beside;
 mod fetch;
 mod kind;
 mod package;

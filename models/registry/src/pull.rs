@@ -11,7 +11,7 @@ use std::{
 use gannet_models::{Artifact, ModelError, ModelName, Store, Version, settings::VersionPolicy};
 
 use crate::{
-    RemoteError, SourceSpec,
+    RemoteError, SourceSpec, beside,
     fetch::{FetchLimits, Fetcher, Progress, Wanted, create},
     kind::{Kind, Listing},
     trust::Trust,
@@ -160,10 +160,10 @@ impl Progress {
 /// Copies a version to where a repository has it; under another name until it is whole.
 fn place(artifact: &Artifact, path: &Path) -> Result<(), RemoteError> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let beside = path.with_file_name(format!(".{name}.part"));
-    let _ = fs::remove_dir_all(&beside);
+    let part = path.with_file_name(format!(".{name}.part"));
+    let _ = fs::remove_dir_all(&part);
     for file in artifact.files() {
-        let to = beside.join(&file.path);
+        let to = part.join(&file.path);
         if let Some(parent) = to.parent() {
             create(parent)?;
         }
@@ -172,6 +172,7 @@ fn place(artifact: &Artifact, path: &Path) -> Result<(), RemoteError> {
     if path.exists() {
         fs::remove_dir_all(path).map_err(ModelError::io(path, "replace"))?;
     }
-    fs::rename(&beside, path).map_err(ModelError::io(path, "move the copy to"))?;
+    beside::write(path, artifact.files())?;
+    fs::rename(&part, path).map_err(ModelError::io(path, "move the copy to"))?;
     Ok(())
 }

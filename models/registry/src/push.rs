@@ -18,7 +18,7 @@ use gannet_models::{
 };
 
 use crate::{
-    RemoteError, SourceSpec,
+    RemoteError, SourceSpec, beside,
     http::Http,
     package::{MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest},
     s3::{Objects, S3Options},
@@ -158,13 +158,14 @@ fn to_folder(package: &Package<'_>, target: &Path) -> Result<(String, bool), Rem
     }
     let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     // what begins with a dot is no version to anyone who looks
-    let beside = target.with_file_name(format!(".{name}.{}.part", std::process::id()));
-    let copied = copy_all(package, &beside).and_then(|()| {
-        fs::rename(&beside, target).map_err(ModelError::io(target, "move the copy to"))?;
+    let part = target.with_file_name(format!(".{name}.{}.part", std::process::id()));
+    let copied = copy_all(package, &part).and_then(|()| {
+        beside::write(target, &package.files)?;
+        fs::rename(&part, target).map_err(ModelError::io(target, "move the copy to"))?;
         Ok(())
     });
     if copied.is_err() {
-        let _ = fs::remove_dir_all(&beside);
+        let _ = fs::remove_dir_all(&part);
     }
     copied.map(|()| (uri, false))
 }
@@ -203,7 +204,8 @@ mod tests {
         let first = push().unwrap();
         assert_eq!((first.files, first.bytes, first.was_there), (2, 3, false));
         assert!(push().unwrap().was_there);
-        assert_eq!(fs::read_dir(&repository).unwrap().count(), 1);
+        // the version, and the list beside it
+        assert_eq!(fs::read_dir(&repository).unwrap().count(), 2);
         fs::write(package.join("model.onnx"), "n").unwrap();
         let message = push().unwrap_err().to_string();
         assert!(message.contains("a version never changes"), "{message}");

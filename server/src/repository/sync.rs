@@ -396,10 +396,11 @@ impl Sync {
         }
     }
 
-    /// Copies a version out of a folder, if its signature is as wanted.
+    /// Copies a version out of a folder, if its files are those of a list beside it, and its signature is as wanted.
     fn ingest(&self, model: &ModelName, from: &Candidate) -> Result<Artifact, String> {
         let ingested = self.parts.store.ingest(&from.location, &self.parts.options.ingest);
         let artifact = ingested.map_err(|error| error.to_string())?;
+        gannet_registry::beside::check(&from.location.path, &artifact)?;
         self.parts.options.trust.check(artifact.dir(), model, &from.version)?;
         Ok(artifact)
     }

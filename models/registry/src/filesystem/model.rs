@@ -14,7 +14,7 @@ use gannet_models::{
 };
 
 use super::{FilesystemOptions, settle::Settle};
-use crate::{AspiredModel, AspiredVersion};
+use crate::{AspiredModel, AspiredVersion, beside};
 
 /// When and how a look is taken.
 #[derive(Debug, Clone, Copy)]
@@ -267,12 +267,14 @@ fn list(path: &Path, look: &Look<'_>) -> Result<Listing, ModelError> {
 /// What a version's folder holds, and whether it has been so for long enough already.
 fn content(path: &Path, look: &Look<'_>) -> Result<(Content, bool), ModelError> {
     let location = VersionLocation { path: path.to_owned(), root: look.root.to_owned(), stored_as: None };
-    let files = scan_under(&location, look.canonical_root, &look.options.limits)?;
+    let mut files = scan_under(&location, look.canonical_root, &look.options.limits)?;
     if files.is_empty() {
         return Ok((Content::Empty, false));
     }
-    let print = fingerprint(&files);
     let has_model_file = files.iter().any(|file| look.options.known_files.contains(&file.name));
+    // what the files are held to counts as they do
+    files.extend(beside::scanned(path));
+    let print = fingerprint(&files);
     let content = if has_model_file { Content::Model(print) } else { Content::NoModelFile(print) };
     // The folder's own time tells of a copy under way that keeps its files' times.
     let folder = || fs::metadata(path).map(|metadata| Stamp::from(&metadata)).ok();
