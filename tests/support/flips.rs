@@ -26,7 +26,7 @@ pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
 pub(crate) fn every_flip_is_refused(files: &[PathBuf], pull: impl Fn() -> Result<String, String>) {
     assert!(!files.is_empty(), "there are files");
     assert_eq!(pull().err(), None, "the whole files are taken");
-    let mut random = Random::new(0x0f11);
+    let (mut random, mut flips) = (Random::new(0x0f11), 0);
     for path in files {
         let whole = fs::read(path).expect("a file");
         for _ in 0..scaled(1, 20).min(whole.len() as u64 * 8) {
@@ -34,9 +34,11 @@ pub(crate) fn every_flip_is_refused(files: &[PathBuf], pull: impl Fn() -> Result
             let mut bytes = whole.clone();
             bytes[usize::try_from(byte).expect("it fits")] ^= 1 << bit;
             fs::write(path, bytes).expect("a file");
+            flips += 1;
             assert!(pull().is_err(), "bit {bit} of byte {byte} of {} was turned over", path.display());
         }
         fs::write(path, whole).expect("a file");
     }
     assert_eq!(pull().err(), None, "the whole files are taken again");
+    println!("{flips} bits of {} files turned over, each refused", files.len());
 }
