@@ -15,7 +15,7 @@ use crate::{
     RemoteError,
     board::{Followed, Held},
     fetch::create,
-    follow::settings_for,
+    follow::served::settings_for,
 };
 
 /// Bytes of a catalogue.

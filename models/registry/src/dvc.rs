@@ -13,9 +13,9 @@ use serde::Deserialize;
 
 use crate::{
     RemoteError,
-    fetch::Opened,
-    kind::{ListedVersion, Listing},
-    mlflow::artifacts::open_file,
+    listing::{ListedVersion, Listing},
+    opened::Opened,
+    opened::open_file,
     package::{Check, Plan, PlannedFile, check_path},
     s3::{Objects, S3Options},
 };

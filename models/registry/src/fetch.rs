@@ -4,8 +4,6 @@
 mod file;
 mod finish;
 
-pub(crate) use self::file::{Opened, Pieces};
-
 use std::{
     fs,
     path::{Path, PathBuf},

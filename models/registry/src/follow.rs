@@ -2,18 +2,16 @@
 //! registry cannot be asked. Must not know any kind of registry.
 
 mod change;
+pub(crate) mod served;
 
 use std::{
     collections::HashMap,
-    path::Path,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
 use futures_util::{StreamExt as _, stream};
-use gannet_models::{
-    ModelName, ModelSettings, Version, fault, manifest, pbtxt, read_settings, settings::VersionPolicy,
-};
+use gannet_models::{ModelName, Version, fault, settings::VersionPolicy};
 use tokio::{sync::Notify, time::Instant};
 
 pub(crate) use self::change::{Chosen, apply};
@@ -23,11 +21,10 @@ use crate::{
     catalogue::Catalogue,
     chance,
     fetch::{Fetcher, Progress, Wanted},
-    kind::{Kind, ListedModel, ListedVersion, Listing, OnAliasMove},
-    mlflow::{
-        self,
-        write::{Tell, Writer},
-    },
+    kind::Kind,
+    listing::{ListedModel, ListedVersion, Listing},
+    mlflow::write::{Tell, Writer},
+    spec::OnAliasMove,
 };
 
 /// Models of one source that are brought up to date side by side.
@@ -242,7 +239,7 @@ impl Follower {
 
     /// Which of a model's versions, where the registry leaves it open.
     fn policy(&self, model: &ListedModel) -> VersionPolicy {
-        match model.settings.as_ref().and_then(|(name, text)| parse_settings(name, text).ok()) {
+        match model.settings.as_ref().and_then(|(name, text)| served::parse(name, text).ok()) {
             Some(settings) => settings.version_policy,
             None => self.spec.versions.clone(),
         }
@@ -364,48 +361,4 @@ struct Brought {
     chosen: Vec<Version>,
     fetched: Vec<(Version, Held)>,
     failed: Vec<(ListedVersion, RemoteError)>,
-}
-
-/// How a model is served: as its settings file says, or its package; and every version that is stated is served.
-pub(crate) fn settings_for(followed: &mut Followed) {
-    let newest = followed.aspired.iter().max().and_then(|version| followed.held.get(version));
-    let dir = newest.map(|held| held.artifact.dir().to_owned());
-    let found = match (&followed.settings_file, &dir) {
-        (Some((name, text)), _) => parse_settings(name, text),
-        (None, Some(dir)) if dir.join("MLmodel").exists() && !has_settings(dir) => {
-            Ok(mlflow::settings_of(dir).unwrap_or_default())
-        }
-        (None, Some(dir)) => read_settings(dir).map_err(|error| error.to_string()),
-        (None, None) => Ok(ModelSettings::default()),
-    };
-    match found {
-        Ok(mut settings) => {
-            settings.version_policy = VersionPolicy::All;
-            if *followed.settings != settings {
-                followed.settings = Arc::new(settings);
-            }
-        }
-        // the last good ones stand
-        Err(problem) => {
-            if !followed.problems.contains(&problem) {
-                followed.problems.push(problem);
-            }
-            if followed.settings.version_policy != VersionPolicy::All {
-                let mut settings = (*followed.settings).clone();
-                settings.version_policy = VersionPolicy::All;
-                followed.settings = Arc::new(settings);
-            }
-        }
-    }
-}
-
-fn has_settings(dir: &Path) -> bool {
-    gannet_models::SETTINGS_FILES.iter().any(|name| dir.join(name).exists())
-}
-
-fn parse_settings(name: &str, text: &str) -> Result<ModelSettings, String> {
-    let path = Path::new(name);
-    let parsed =
-        if name.ends_with(".pbtxt") { pbtxt::parse(text, path) } else { manifest::parse(text, path) };
-    parsed.map_err(|error| error.to_string())
 }

@@ -2,7 +2,10 @@
 //! along them, and with one reading of what a status means. Must not know any registry's paths.
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,7 +21,8 @@ use url::Url;
 
 use crate::{
     RemoteError,
-    fetch::{Opened, Pieces},
+    error::causes,
+    opened::{Opened, Pieces},
     uri::is_loopback,
 };
 
@@ -205,7 +209,7 @@ impl Http {
             if let Some(body) = &ask.body {
                 request = request.body(body.clone());
             }
-            crate::kind::count(&self.requests);
+            count(&self.requests);
             let response = request.send().await.map_err(|error| broken(&url, &error))?;
             let status = response.status();
             let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
@@ -325,7 +329,6 @@ pub(crate) async fn small(
     }
 }
 
-/// rustls with the provider that the rest of the program has.
 /// Has this process's TLS computed by `ring`, for clients of other crates too.
 pub fn provide_crypto() {
     // fails when one is installed already, which is as good
@@ -336,15 +339,9 @@ fn broken(url: &Url, error: &reqwest::Error) -> RemoteError {
     RemoteError::Down(format!("{}: cannot be reached: {}", shown(url.as_str()), causes(error)))
 }
 
-/// Every cause of an error; the client's own says no more than that something failed.
-pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = cause.to_string();
-        next = cause.source();
-    }
-    text
+/// Counts one request.
+pub(crate) fn count(requests: &AtomicU64) {
+    requests.fetch_add(1, Ordering::Relaxed);
 }
 
 /// A URL without its query, which may hold signatures.

@@ -11,10 +11,10 @@ use serde::Deserialize;
 
 use crate::{
     RemoteError, SourceSpec,
-    fetch::Opened,
     http::{Ask, Http, path, segment},
-    kind::{ListedVersion, Listing},
-    mlflow::artifacts::open_file,
+    listing::{ListedVersion, Listing},
+    opened::Opened,
+    opened::open_file,
     package::{Check, Plan, PlannedFile, check_path},
 };
 

@@ -4,6 +4,7 @@
 //! This crate must not know how a model is executed, nor how requests reach it.
 
 pub mod source;
+pub mod spec;
 
 pub mod filesystem;
 
@@ -19,6 +20,8 @@ mod backoff;
 pub mod beside;
 mod fetch;
 mod kind;
+mod listing;
+mod opened;
 mod package;
 mod rate;
 
@@ -46,10 +49,10 @@ pub use fetch::FetchLimits;
 pub use filesystem::{FilesystemOptions, FilesystemSource};
 pub use gannet_models::{IngestLimits, VersionLocation};
 pub use http::{Secret, Secrets, provide_crypto};
-pub use kind::{OnAliasMove, SourceSpec};
 pub use mlflow::write::VersionReport;
 pub use registry::{Registry, RegistryOptions};
 pub use source::{AliasMoved, AspiredModel, AspiredVersion, Poll, Source, SourceHealth};
+pub use spec::{OnAliasMove, SourceSpec};
 pub use trust::{Trust, TrustMode, TrustRule};
 pub use uri::SourceUri;
 

@@ -21,9 +21,9 @@ use self::{
 };
 use crate::{
     RemoteError, SourceSpec,
-    fetch::Opened,
     http::Http,
-    kind::{ListedModel, ListedVersion, Listing},
+    listing::{ListedModel, ListedVersion, Listing},
+    opened::Opened,
     package::{Check, MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest, Plan, PlannedFile},
     s3::S3Options,
     uri::{MlflowTarget, SourceUri},

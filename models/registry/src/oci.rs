@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     RemoteError,
-    fetch::Opened,
     http::{Ask, Http, Secret, refused, small},
-    kind::{ListedVersion, Listing},
+    listing::{ListedVersion, Listing},
+    opened::Opened,
     package::{Check, Plan, PlannedFile, Unpack, check_path},
     uri::{OciReference, is_loopback},
 };

@@ -13,7 +13,9 @@ use gannet_models::{Artifact, ModelError, ModelName, Store, Version, settings::V
 use crate::{
     RemoteError, SourceSpec, beside,
     fetch::{FetchLimits, Fetcher, Progress, Wanted, create},
-    kind::{Kind, Listing},
+    kind::Kind,
+    listing::{ListedModel, ListedVersion, Listing},
+    package::Plan,
     trust::Trust,
 };
 
@@ -77,66 +79,90 @@ pub fn pull(
     create(&work.join("partial"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| RemoteError::Local(format!("no event loop: {error}")))?;
-    let requests = Arc::new(AtomicU64::new(0));
-    let mut kind =
-        Kind::new(spec, package, &requests).map_err(|error| RemoteError::Unusable(error.to_string()))?;
-    let pulled = runtime.block_on(async {
-        let listing = look(&mut kind).await?;
+    let kind = Kind::new(spec, package, &Arc::new(AtomicU64::new(0)));
+    let kind = kind.map_err(|error| RemoteError::Unusable(error.to_string()))?;
+    let mut puller = Puller { spec, into, kind, fetcher, seal, tell };
+    let pulled = runtime.block_on(puller.run());
+    // what was not finished is kept for the next try
+    if pulled.is_ok() {
+        drop(puller);
+        let _ = fs::remove_dir_all(&work);
+    }
+    pulled
+}
+
+struct Puller<'a> {
+    spec: &'a SourceSpec,
+    into: &'a Path,
+    kind: Kind,
+    fetcher: Fetcher,
+    seal: bool,
+    tell: &'a dyn Fn(&ModelName, &Version, Step),
+}
+
+impl Puller<'_> {
+    async fn run(&mut self) -> Result<Vec<Pulled>, RemoteError> {
+        let listing = look(&mut self.kind).await?;
         let mut pulled = Vec::new();
         for model in &listing.models {
             let names: Vec<Version> = model.versions.iter().map(|listed| listed.version.clone()).collect();
-            let policy = if model.pointed_to { VersionPolicy::All } else { spec.versions.clone() };
+            let policy = if model.pointed_to { VersionPolicy::All } else { self.spec.versions.clone() };
             let chosen = policy.choose(&names);
             for listed in model.versions.iter().filter(|listed| chosen.contains(&listed.version)) {
-                let plan = kind.plan(listed).await?;
-                let wanted = Wanted {
-                    source: spec.name.to_string(),
-                    model: model.name.clone(),
-                    version: listed.version.clone(),
-                    tag: listed.tag.clone(),
-                    golden: None,
-                };
-                let progress = Progress::default();
-                let artifact = {
-                    let mut fetch = std::pin::pin!(fetcher.fetch(&kind, &wanted, &plan, &progress));
-                    loop {
-                        match tokio::time::timeout(WORD_PAUSE, fetch.as_mut()).await {
-                            Ok(fetched) => break fetched?,
-                            Err(_) => tell(&model.name, &listed.version, progress.step()),
-                        }
-                    }
-                };
-                tell(&model.name, &listed.version, progress.step());
-                let path = into.join(model.name.as_str()).join(listed.version.as_str());
-                place(&artifact, &path)?;
-                if let Some((name, text)) = &model.settings {
-                    let settings = into.join(model.name.as_str()).join(name);
-                    fs::write(&settings, text).map_err(ModelError::io(&settings, "write"))?;
-                }
-                let unsealed = plan.as_fetched(artifact.files()).filter(|_| seal && plan.is_unsealed());
-                if let Some(digest) = &unsealed {
-                    kind.seal(listed, digest).await?;
-                }
-                pulled.push(Pulled {
-                    model: model.name.clone(),
-                    version: listed.version.clone(),
-                    digest: artifact.digest().to_string(),
-                    path,
-                    sealed: unsealed.is_some(),
-                });
+                pulled.push(self.one(model, listed).await?);
             }
         }
         match (pulled.is_empty(), listing.problems.is_empty()) {
             (true, false) => Err(RemoteError::Unusable(listing.problems.join("\n"))),
             _ => Ok(pulled),
         }
-    });
-    // what was not finished is kept for the next try
-    if pulled.is_ok() {
-        drop(fetcher);
-        let _ = fs::remove_dir_all(&work);
     }
-    pulled
+
+    async fn one(&self, model: &ListedModel, listed: &ListedVersion) -> Result<Pulled, RemoteError> {
+        let plan = self.kind.plan(listed).await?;
+        let wanted = Wanted {
+            source: self.spec.name.to_string(),
+            model: model.name.clone(),
+            version: listed.version.clone(),
+            tag: listed.tag.clone(),
+            golden: None,
+        };
+        let artifact = self.fetch(&wanted, &plan).await?;
+        let folder = self.into.join(model.name.as_str());
+        let path = folder.join(listed.version.as_str());
+        place(&artifact, &path)?;
+        if let Some((name, text)) = &model.settings {
+            let settings = folder.join(name);
+            fs::write(&settings, text).map_err(ModelError::io(&settings, "write"))?;
+        }
+        let unsealed = plan.as_fetched(artifact.files()).filter(|_| self.seal && plan.is_unsealed());
+        if let Some(digest) = &unsealed {
+            self.kind.seal(listed, digest).await?;
+        }
+        Ok(Pulled {
+            model: wanted.model,
+            version: wanted.version,
+            digest: artifact.digest().to_string(),
+            path,
+            sealed: unsealed.is_some(),
+        })
+    }
+
+    /// Fetches, with a word on how far it is now and then.
+    async fn fetch(&self, wanted: &Wanted, plan: &Plan) -> Result<Artifact, RemoteError> {
+        let progress = Progress::default();
+        let tell = || (self.tell)(&wanted.model, &wanted.version, progress.step());
+        let mut fetch = std::pin::pin!(self.fetcher.fetch(&self.kind, wanted, plan, &progress));
+        loop {
+            match tokio::time::timeout(WORD_PAUSE, fetch.as_mut()).await {
+                Ok(fetched) => {
+                    tell();
+                    return fetched;
+                }
+                Err(_) => tell(),
+            }
+        }
+    }
 }
 
 async fn look(kind: &mut Kind) -> Result<Listing, RemoteError> {

@@ -11,8 +11,8 @@ use gannet_models::{Digest, ModelName, SETTINGS_FILES, Version, scan::is_ignored
 pub(crate) use self::objects::{Object, Objects, S3Options};
 use crate::{
     RemoteError,
-    fetch::Opened,
-    kind::{ListedModel, ListedVersion, Listing},
+    listing::{ListedModel, ListedVersion, Listing},
+    opened::Opened,
     package::{Check, MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest, Plan, PlannedFile, check_path},
 };
 

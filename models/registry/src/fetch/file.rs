@@ -9,25 +9,18 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use futures_util::{StreamExt as _, stream::BoxStream};
 use gannet_models::{Digest, ModelError, fault};
 use sha2::Digest as _;
 
 use super::{Fetcher, Progress, blocking, create};
 use crate::{
     RemoteError, backoff,
-    http::causes,
     kind::Kind,
     package::{Check, PlannedFile, too_large},
 };
 
 /// Tries in a row that bring no byte.
 const IDLE_TRIES_MAX: u32 = 4;
-/// Bytes read at once from a file nearby.
-const PIECE_BYTES: usize = 1 << 20;
-/// Time without a byte.
-const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// One file to fetch.
 pub(super) struct Job<'a> {
@@ -35,50 +28,6 @@ pub(super) struct Job<'a> {
     pub(super) index: usize,
     pub(super) folder: &'a Path,
     pub(super) progress: &'a Progress,
-}
-
-/// A file at a registry, open from some offset on.
-pub(crate) struct Opened {
-    pub(crate) pieces: Pieces,
-    /// Where the first piece belongs: the offset that was asked for, or 0.
-    pub(crate) offset: u64,
-    /// Changes with the content.
-    pub(crate) etag: Option<String>,
-}
-
-/// Content as it comes.
-pub(crate) enum Pieces {
-    Http(reqwest::Response),
-    Object(BoxStream<'static, object_store::Result<Bytes>>),
-    File(File),
-}
-
-impl Pieces {
-    async fn next(&mut self) -> Result<Option<Bytes>, RemoteError> {
-        let next = async {
-            match self {
-                Self::Http(response) => response
-                    .chunk()
-                    .await
-                    .map_err(|error| RemoteError::Down(format!("broke off: {}", causes(&error)))),
-                Self::Object(stream) => stream
-                    .next()
-                    .await
-                    .transpose()
-                    .map_err(|error| RemoteError::Down(format!("broke off: {}", causes(&error)))),
-                Self::File(file) => {
-                    let mut piece = vec![0; PIECE_BYTES];
-                    let count = file
-                        .read(&mut piece)
-                        .map_err(|error| RemoteError::Down(format!("broke off: {error}")))?;
-                    piece.truncate(count);
-                    Ok(Some(Bytes::from(piece)).filter(|piece| !piece.is_empty()))
-                }
-            }
-        };
-        let late = || RemoteError::Down(format!("no byte for {} s", IDLE_TIME_MAX.as_secs()));
-        tokio::time::timeout(IDLE_TIME_MAX, next).await.unwrap_or_else(|_| Err(late()))
-    }
 }
 
 struct Paths {
@@ -260,7 +209,7 @@ async fn checked(planned: &PlannedFile, path: &Path) -> Result<(), RemoteError> 
 
 fn hashed<H: sha2::Digest>(mut hasher: H, path: &Path) -> Result<String, RemoteError> {
     let mut file = File::open(path).map_err(ModelError::io(path, "open"))?;
-    let mut piece = vec![0; PIECE_BYTES];
+    let mut piece = vec![0; 1 << 20];
     loop {
         match file.read(&mut piece).map_err(ModelError::io(path, "read"))? {
             0 => return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),

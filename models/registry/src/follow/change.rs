@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use gannet_models::{Digest, Version};
 
-use super::settings_for;
+use super::served::settings_for;
 use crate::{
     AliasMoved, RemoteError,
     board::{Followed, Held, Row},
-    kind::{ListedModel, ListedVersion},
+    listing::{ListedModel, ListedVersion},
 };
 
 /// Versions that are kept beside those that are served, as the way back.

@@ -2,8 +2,7 @@
 //! know what they are.
 
 use std::{
-    fs::File,
-    io::{Read as _, Seek as _, SeekFrom},
+    io::Read as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -15,8 +14,8 @@ use url::Url;
 use super::api::Api;
 use crate::{
     RemoteError,
-    fetch::{Opened, Pieces},
     http::small,
+    opened::{Opened, Pieces, open_file},
     package::check_path,
     s3::{Objects, S3Options},
 };
@@ -201,15 +200,4 @@ fn check_steps(path: &str) -> Result<(), RemoteError> {
         true => Err(RemoteError::Unusable(format!("expected a path without '.' and '..', got {path:?}"))),
         false => Ok(()),
     }
-}
-
-/// A local file from `offset` on.
-pub(crate) fn open_file(path: &Path, offset: u64) -> Result<Opened, RemoteError> {
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => RemoteError::Missing(format!("{}: {error}", path.display())),
-        _ => RemoteError::Down(format!("{}: {error}", path.display())),
-    };
-    let mut file = File::open(path).map_err(failed)?;
-    file.seek(SeekFrom::Start(offset)).map_err(failed)?;
-    Ok(Opened { pieces: Pieces::File(file), offset, etag: None })
 }

@@ -16,9 +16,9 @@ use object_store::{
 
 use crate::{
     RemoteError,
-    fetch::{Opened, Pieces},
-    http::{Secret, Secrets, causes, provide_crypto},
-    kind::count,
+    error::causes,
+    http::{Secret, Secrets, count, provide_crypto},
+    opened::{Opened, Pieces},
     uri::is_loopback,
 };
 
