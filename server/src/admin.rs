@@ -20,13 +20,7 @@ mod traffic;
 pub mod token;
 pub mod view;
 
-use std::{
-    io,
-    net::{SocketAddr, TcpListener},
-    sync::Arc,
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -35,7 +29,7 @@ use hyper::body::Incoming;
 use tokio::sync::watch;
 
 use self::{
-    listener::{Endpoint, refuse},
+    listener::{Endpoint, Served, refuse},
     router::{Call, Found, Reply},
     token::TokenFile,
 };
@@ -70,11 +64,11 @@ pub struct Context {
 #[derive(Debug)]
 pub struct Options {
     /// The admin API.
-    pub admin: Option<(TcpListener, Arc<Context>)>,
+    pub admin: Option<Served<Context>>,
     /// The metrics.
-    pub metrics: Option<(TcpListener, Arc<Exporter>)>,
+    pub metrics: Option<Served<Exporter>>,
     /// Webhooks of registries.
-    pub webhook: Option<(TcpListener, Arc<Webhook>)>,
+    pub webhook: Option<Served<Webhook>>,
 }
 
 /// The running thread.
@@ -87,60 +81,37 @@ pub struct Handle {
 /// Starts the thread. The listeners must not block.
 ///
 /// # Errors
-/// When the system gives no thread or event loop, or does not take a listener.
+/// When the system gives no thread or event loop.
 pub fn start(options: Options) -> io::Result<Handle> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, stopped) = watch::channel(false);
     let Options { admin, metrics, webhook } = options;
-    let (admin, metrics, webhook) = {
-        let _entered = runtime.enter();
-        let take = tokio::net::TcpListener::from_std;
-        let admin = admin
-            .map(|(listener, context)| take(listener).map(|listener| (listener, context)))
-            .transpose()?;
-        let metrics = metrics
-            .map(|(listener, exporter)| take(listener).map(|listener| (listener, exporter)))
-            .transpose()?;
-        let webhook =
-            webhook.map(|(listener, hooks)| take(listener).map(|listener| (listener, hooks))).transpose()?;
-        (admin, metrics, webhook)
-    };
     let run = move || {
-        runtime.block_on(async {
-            let serve_admin = async {
-                if let Some((listener, context)) = admin {
-                    listener::serve(listener, context, stopped.clone()).await;
-                }
-            };
-            let serve_metrics = async {
-                if let Some((listener, exporter)) = metrics {
-                    listener::serve(listener, exporter, stopped.clone()).await;
-                }
-            };
-            let serve_webhook = async {
-                if let Some((listener, hooks)) = webhook {
-                    listener::serve(listener, hooks, stopped.clone()).await;
-                }
-            };
-            tokio::join!(serve_admin, serve_metrics, serve_webhook);
-        });
+        let (admin, metrics, webhook) = (
+            serve_any(admin, stopped.clone()),
+            serve_any(metrics, stopped.clone()),
+            serve_any(webhook, stopped),
+        );
+        runtime.block_on(async { tokio::join!(admin, metrics, webhook) });
     };
     let thread = std::thread::Builder::new().name("gannet-admin".into()).spawn(run)?;
     Ok(Handle { stop, thread })
+}
+
+async fn serve_any<E: Endpoint>(served: Option<Served<E>>, stopped: watch::Receiver<bool>) {
+    if let Some(served) = served {
+        listener::serve(served, stopped).await;
+    }
 }
 
 /// Serves one endpoint on a thread and an event loop of its own: what comes to it cannot slow the others down.
 ///
 /// # Errors
 /// As [`start`].
-pub fn start_alone<E: Endpoint>(name: &str, listener: TcpListener, endpoint: Arc<E>) -> io::Result<Handle> {
+pub fn start_alone<E: Endpoint>(name: &str, served: Served<E>) -> io::Result<Handle> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, stopped) = watch::channel(false);
-    let listener = {
-        let _entered = runtime.enter();
-        tokio::net::TcpListener::from_std(listener)?
-    };
-    let run = move || runtime.block_on(listener::serve(listener, endpoint, stopped));
+    let run = move || runtime.block_on(listener::serve(served, stopped));
     let thread = std::thread::Builder::new().name(name.into()).spawn(run)?;
     Ok(Handle { stop, thread })
 }

@@ -19,7 +19,7 @@ use gannet_runtime::{
 };
 
 use crate::{
-    admin::{self, token::TokenFile},
+    admin::{self, listener::Served, token::TokenFile},
     admission::Admission,
     backends,
     capture::{self, Capture},
@@ -34,6 +34,7 @@ use crate::{
     repository::{AliasHook, ControlMode, FollowOptions, Repository, RepositoryOptions},
     sources,
     state::{RepositoryAccess, State},
+    tls::{Secured, Tls},
     traffic::Traffic,
     webhook::Webhook,
 };
@@ -73,6 +74,7 @@ impl App {
                  --admin-token-file, or use 127.0.0.1"
             );
         }
+        let secured = Secured::load(&config.tls).map_err(anyhow::Error::msg)?;
         // before any loader thread exists: the engine's pool inherits the priority of this thread
         let backends = backends::start(&config.runtime)?;
         let recorder = exporter::recorder(&backends.build);
@@ -97,7 +99,7 @@ impl App {
         let started = started.inspect_err(|_| drift.stop());
         let (control, manager) = started.context("the control plane did not start")?;
         let planes = (control.clone(), Arc::clone(&drift), capture);
-        let started = start_rest(&config, listeners, addresses, &backends, planes, recorder);
+        let started = start_rest(&config, (listeners, addresses, secured), &backends, planes, recorder);
         let stop = || {
             control.stop();
             drift.stop();
@@ -187,8 +189,7 @@ struct Rest {
 /// Everything that needs the control plane.
 fn start_rest(
     config: &Arc<Config>,
-    listeners: Listeners,
-    addresses: Addresses,
+    (listeners, addresses, secured): (Listeners, Addresses, Secured),
     backends: &backends::Backends,
     (control, drift, capture): (Control, Arc<Drift>, Option<Capture>),
     recorder: &'static metrics_exporter_prometheus::PrometheusHandle,
@@ -219,25 +220,28 @@ fn start_rest(
     });
     let Listeners { http, grpc, metrics, admin, webhook, ota: door } = listeners;
     let hooks = state.repository.registry().zip(config.webhook.secret.as_ref());
-    let webhook = webhook
-        .zip(hooks.map(|(registry, secret)| Arc::new(Webhook::new(Arc::clone(registry), secret.clone()))));
+    let hooks = hooks.map(|(registry, secret)| Webhook::new(Arc::clone(registry), secret.clone()));
+    let webhook =
+        webhook.zip(hooks).map(|(listener, hooks)| served(listener, secured.webhook.as_ref(), hooks));
     let bind_host = |address: &Option<Address>| address.as_ref().map(|address| address.host.clone());
     let context = admin.zip(addresses.admin).map(|(listener, local)| {
         let tokens = config.admin_token_file.clone().map(TokenFile::new);
         let (state, config, host) = (Arc::clone(&state), Arc::clone(config), bind_host(&config.listen.admin));
-        (listener, Arc::new(admin::Context { state, config, tokens, local, bind_host: host }))
+        let context = admin::Context { state, config, tokens, local, bind_host: host };
+        served(listener, secured.admin.as_ref(), context)
     });
     let exporter = metrics.zip(addresses.metrics).map(|(listener, local)| {
         let bind_host = bind_host(&config.listen.metrics);
-        (listener, Arc::new(Exporter { state: Arc::clone(&state), recorder, local, bind_host }))
+        let exporter = Exporter { state: Arc::clone(&state), recorder, local, bind_host };
+        served(listener, secured.metrics.as_ref(), exporter)
     });
     let start = || {
         let options = admin::Options { admin: context, metrics: exporter, webhook };
         let admin = admin::start(options).context("the admin thread did not start")?;
-        let options =
-            net::Options { http, grpc, threads: config.runtime.io_threads, state: Arc::clone(&state) };
+        let (threads, state, tls) = (config.runtime.io_threads, Arc::clone(&state), secured.clone());
+        let options = net::Options { http, grpc, secured: tls, threads, state: Arc::clone(&state) };
         let data = net::start(options).context("the data plane did not start")?;
-        let door = open_door(config, &state, door.zip(addresses.ota));
+        let door = open_door(config, &state, door.zip(addresses.ota), secured.ota.as_ref());
         Ok((admin, data, door.context("the thread for devices did not start")?))
     };
     match start() {
@@ -273,11 +277,16 @@ fn open_door(
     config: &Config,
     state: &State,
     listener: Option<(std::net::TcpListener, SocketAddr)>,
+    tls: Option<&Arc<Tls>>,
 ) -> std::io::Result<Option<admin::Handle>> {
     let Some(((listener, local), ota)) = listener.zip(state.ota.clone()) else { return Ok(None) };
     let bind_host = config.ota.listen.as_ref().map(|address| address.host.clone());
-    let door = Arc::new(Door { ota, local, bind_host });
-    admin::start_alone("gannet-devices", listener, door).map(Some)
+    let door = served(listener, tls, Door { ota, local, bind_host });
+    admin::start_alone("gannet-devices", door).map(Some)
+}
+
+fn served<E>(listener: std::net::TcpListener, tls: Option<&Arc<Tls>>, endpoint: E) -> Served<E> {
+    Served { listener, tls: tls.cloned(), endpoint: Arc::new(endpoint) }
 }
 
 /// Who keeps a share of the requests.

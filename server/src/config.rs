@@ -8,6 +8,7 @@ mod given;
 mod key;
 mod registry;
 mod text;
+mod tls;
 mod toml_file;
 
 pub mod address;
@@ -28,6 +29,7 @@ pub use self::{
     given::Given,
     key::{Key, keys},
     registry::{Credentials, RegistryConfig, SourceConfig, TrustConfig, WebhookConfig},
+    tls::{Port, TlsConfig},
 };
 use crate::{repository::ControlMode, state::Limits};
 
@@ -63,6 +65,8 @@ pub struct Config {
     pub capture: CaptureSettings,
     /// How drift is watched, and who is told.
     pub drift: DriftSettings,
+    /// Which listeners are secured, and with what.
+    pub tls: TlsConfig,
     /// The file that holds the bearer tokens of the admin API.
     pub admin_token_file: Option<PathBuf>,
     /// What is logged, and how.
@@ -229,6 +233,7 @@ impl Config {
             },
             capture: CaptureSettings::default(),
             drift: DriftSettings::default(),
+            tls: TlsConfig::default(),
             admin_token_file: None,
             log: LogConfig { level: "info".into(), format: LogFormat::Text },
             sources: BTreeMap::new(),

@@ -14,6 +14,8 @@ pub mod cli;
 
 pub mod net;
 
+pub mod tls;
+
 pub mod http;
 
 pub mod grpc;

@@ -22,7 +22,12 @@ use hyper::body::Incoming;
 use tokio::sync::{mpsc, watch};
 
 use self::connection::Terms;
-use crate::{grpc::GrpcService, http::HttpService, state::State};
+use crate::{
+    grpc::GrpcService,
+    http::HttpService,
+    state::State,
+    tls::{Secured, Tls},
+};
 
 /// Accepted connections that may wait for one thread to take them over.
 const HANDED_MAX: usize = 1024;
@@ -36,6 +41,8 @@ pub struct Options {
     pub http: Option<TcpListener>,
     /// Speaks gRPC.
     pub grpc: Option<TcpListener>,
+    /// What they are secured with.
+    pub secured: Secured,
     /// Event loops.
     pub threads: usize,
     /// What the endpoints need.
@@ -109,6 +116,7 @@ pub fn start(options: Options) -> anyhow::Result<Handle> {
         workers.push(Worker { connections: sender, open: Arc::default() });
         let worker = EventLoop {
             state: Arc::clone(&options.state),
+            secured: options.secured.clone(),
             http_local: http_local.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
             open: Arc::clone(&workers[index].open),
             all_open: Arc::clone(&open),
@@ -194,6 +202,7 @@ impl Acceptor {
 /// One thread's event loop.
 struct EventLoop {
     state: Arc<State>,
+    secured: Secured,
     http_local: SocketAddr,
     open: Arc<AtomicUsize>,
     all_open: Arc<AtomicUsize>,
@@ -229,11 +238,11 @@ impl EventLoop {
             match protocol {
                 Protocol::Http => {
                     let service = http.clone();
-                    self.serve(stream, (open, alive.clone()), move |request| service.call(request));
+                    self.serve(stream, protocol, (open, alive.clone()), move |request| service.call(request));
                 }
                 Protocol::Grpc => {
                     let service = grpc.clone();
-                    self.serve(stream, (open, alive.clone()), move |request| service.call(request));
+                    self.serve(stream, protocol, (open, alive.clone()), move |request| service.call(request));
                 }
             }
         }
@@ -245,8 +254,13 @@ impl EventLoop {
         let _ = ended.recv().await;
     }
 
-    fn serve<F, A, B>(&self, stream: TcpStream, held: (Open, mpsc::Sender<Infallible>), call: F)
-    where
+    fn serve<F, A, B>(
+        &self,
+        stream: TcpStream,
+        protocol: Protocol,
+        held: (Open, mpsc::Sender<Infallible>),
+        call: F,
+    ) where
         F: Fn(Request<Incoming>) -> A + Send + 'static,
         A: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -262,6 +276,8 @@ impl EventLoop {
         let terms = Terms {
             closing: self.closing.clone(),
             head_time_max: self.state.limits.head_time_max,
+            tls: self.tls(protocol).cloned(),
+            protocol,
             streams_max: self.state.limits.streams_max,
         };
         tokio::spawn(async move {
@@ -270,6 +286,15 @@ impl EventLoop {
             }
             drop(held);
         });
+    }
+}
+
+impl EventLoop {
+    fn tls(&self, protocol: Protocol) -> Option<&Arc<Tls>> {
+        match protocol {
+            Protocol::Http => self.secured.http.as_ref(),
+            Protocol::Grpc => self.secured.grpc.as_ref(),
+        }
     }
 }
 

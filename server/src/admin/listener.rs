@@ -8,9 +8,16 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+};
 
-use crate::respond::{Kind, Refusal};
+use crate::{
+    respond::{Kind, Refusal},
+    tls::{Stream, Tls},
+};
 
 /// Pause after a failure to accept, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -31,12 +38,27 @@ pub trait Endpoint: Send + Sync + 'static {
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
 }
 
+/// An endpoint, and where it is.
+#[derive(Debug)]
+pub struct Served<E> {
+    /// Does not block.
+    pub listener: std::net::TcpListener,
+    /// What connections are secured with; `None`: they are in clear.
+    pub tls: Option<Arc<Tls>>,
+    /// Answers.
+    pub endpoint: Arc<E>,
+}
+
 /// Serves until told to stop, then lets requests under way end.
-pub(crate) async fn serve<E: Endpoint>(
-    listener: TcpListener,
-    endpoint: Arc<E>,
-    mut stop: watch::Receiver<bool>,
-) {
+pub(crate) async fn serve<E: Endpoint>(served: Served<E>, mut stop: watch::Receiver<bool>) {
+    let Served { listener, tls, endpoint } = served;
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "a listener cannot be watched");
+            return;
+        }
+    };
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -45,7 +67,7 @@ pub(crate) async fn serve<E: Endpoint>(
             _ = connections.join_next(), if connections.len() >= E::CONNECTIONS_MAX => {}
             accepted = listener.accept(), if connections.len() < E::CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(stream, Arc::clone(&endpoint), stop.clone()));
+                    connections.spawn(connection(stream, tls.clone(), Arc::clone(&endpoint), stop.clone()));
                 }
                 Err(error) => {
                     tracing::debug!(%error, "a connection could not be accepted");
@@ -60,11 +82,23 @@ pub(crate) async fn serve<E: Endpoint>(
 }
 
 async fn connection<E: Endpoint>(
-    stream: tokio::net::TcpStream,
+    stream: TcpStream,
+    tls: Option<Arc<Tls>>,
     endpoint: Arc<E>,
     mut stop: watch::Receiver<bool>,
 ) {
     let _ = stream.set_nodelay(true);
+    let stream = match tls {
+        None => Stream::Plain(stream),
+        Some(tls) => match tokio::time::timeout(E::HEAD_TIME_MAX, tls.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            failed => {
+                gannet_runtime::metrics::process::refused("tls");
+                tracing::debug!(error = ?failed.err(), "no TLS was agreed on");
+                return;
+            }
+        },
+    };
     let service = service_fn(move |request| {
         let endpoint = Arc::clone(&endpoint);
         async move { Ok::<_, std::convert::Infallible>(endpoint.answer(request).await) }

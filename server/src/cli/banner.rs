@@ -9,7 +9,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::say;
-use crate::{app::App, repository::Inventory};
+use crate::{
+    app::App,
+    config::{Port, TlsConfig},
+    repository::Inventory,
+};
 
 /// Longest request that is shown, in bytes.
 const REQUEST_BYTES_MAX: usize = 2000;
@@ -20,14 +24,15 @@ pub(super) fn print_addresses(app: &App) {
     let addresses = app.addresses();
     say(format_args!("Gannet {}", crate::state::SERVER_VERSION));
     let lines = [
-        ("HTTP", "http", addresses.http, "/v2"),
-        ("gRPC", "grpc", addresses.grpc, ""),
-        ("metrics", "http", addresses.metrics, "/metrics"),
-        ("admin", "http", addresses.admin, "/admin/v1/models"),
+        ("HTTP", Port::Http, "http", addresses.http, "/v2"),
+        ("gRPC", Port::Grpc, "grpc", addresses.grpc, ""),
+        ("metrics", Port::Metrics, "http", addresses.metrics, "/metrics"),
+        ("admin", Port::Admin, "http", addresses.admin, "/admin/v1/models"),
     ];
-    for (what, scheme, address, path) in lines {
+    for (what, port, scheme, address, path) in lines {
+        let secured = if app.config().tls.secures(port) { "s" } else { "" };
         match address {
-            Some(address) => say(format_args!("  {what:8} {scheme}://{address}{path}")),
+            Some(address) => say(format_args!("  {what:8} {scheme}{secured}://{address}{path}")),
             None => say(format_args!("  {what:8} off")),
         }
     }
@@ -68,26 +73,37 @@ pub(super) fn print_models(app: &App) {
         say(format_args!("  ! {}", line.replace('\n', "\n    ")));
     }
     if let Some(address) = app.addresses().http
-        && let Some(line) = example(&serving, &inventory, address)
+        && let Some(line) = example(&serving, &inventory, &curl(&app.config().tls, address))
     {
         say(format_args!("Try it:\n  {line}"));
     }
 }
 
 /// A `curl` line for the model with the shortest request: a golden one where there is any, for that has sense.
-fn example(serving: &[&Arc<Servable>], inventory: &Inventory, address: SocketAddr) -> Option<String> {
+fn example(serving: &[&Arc<Servable>], inventory: &Inventory, curl: &str) -> Option<String> {
     let golden =
         serving.iter().filter_map(|servable| Some((*servable, golden_request(servable, inventory)?)));
     let (servable, body) = golden.min_by_key(|(_, body)| body.len()).or_else(|| {
         let made = serving.iter().map(|servable| (*servable, made_up_request(servable)));
         made.filter(|(_, body)| body.len() <= REQUEST_BYTES_MAX).min_by_key(|(_, body)| body.len())
     })?;
+    let body = body.replace('\'', "'\\''");
+    Some(format!("{curl}/v2/models/{}/infer -d '{body}'", encode(servable.model.as_str())))
+}
+
+/// How curl comes to the server.
+fn curl(tls: &TlsConfig, address: SocketAddr) -> String {
     let host = match address.ip() {
-        ip if ip.is_unspecified() => SocketAddr::new("127.0.0.1".parse().ok()?, address.port()),
+        ip if ip.is_unspecified() => SocketAddr::from(([127, 0, 0, 1], address.port())),
         _ => address,
     };
-    let body = body.replace('\'', "'\\''");
-    Some(format!("curl http://{host}/v2/models/{}/infer -d '{body}'", encode(servable.model.as_str())))
+    match tls.certificate.as_ref().filter(|_| tls.secures(Port::Http)) {
+        None => format!("curl http://{host}"),
+        Some(certificate) => {
+            let shown = tls.client_ca.as_ref().map_or("", |_| " --cert CLIENT.pem --key CLIENT.key");
+            format!("curl --cacert {}{shown} https://{host}", certificate.display())
+        }
+    }
 }
 
 /// As far as it is needed here.

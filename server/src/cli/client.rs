@@ -1,9 +1,14 @@
-//! One call of a running server's admin API, over a plain socket. Must not know what is asked.
+//! One call of a running server's admin API, over a plain socket or TLS. Must not know what is asked.
 
 use std::{
     io::{self, Read as _, Write as _},
     net::{TcpStream, ToSocketAddrs as _},
+    sync::Arc,
     time::Duration,
+};
+
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::ring, pki_types::ServerName,
 };
 
 /// Time to connect, and between two pieces of the answer.
@@ -21,19 +26,23 @@ pub(crate) struct Answer {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    #[error("--admin: expected http://HOST:PORT, got {0:?}")]
+    #[error("--admin: expected http(s)://HOST:PORT, got {0:?}")]
     Url(String),
     #[error(
         "no server answers at {url}: {error}; start one with `gannet`, or name its admin address with --admin"
     )]
     Io { url: String, error: io::Error },
+    #[error(
+        "{url}: no TLS was agreed on: {error}; name who signed the server's certificate, as with SSL_CERT_FILE=ca.pem"
+    )]
+    Tls { url: String, error: io::Error },
 }
 
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request<'a> {
     pub(crate) method: &'a str,
-    /// `http://host:port`
+    /// `http(s)://host:port`
     pub(crate) base: &'a str,
     pub(crate) path: &'a str,
     pub(crate) body: &'a str,
@@ -58,11 +67,23 @@ pub(crate) fn send(request: &Request<'_>, body: &[u8]) -> Result<Answer, ClientE
     let bad = || ClientError::Url(base.to_owned());
     let url = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
     let uri: http::Uri = url.parse().map_err(|_| bad())?;
-    let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http")).ok_or_else(bad)?;
+    let secured = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => return Err(bad()),
+    };
+    let authority = uri.authority().ok_or_else(bad)?;
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let port = authority.port_u16().unwrap_or(80);
+    let port = authority.port_u16().unwrap_or(if secured { 443 } else { 80 });
     let failed = |error| ClientError::Io { url: url.clone(), error };
-    let mut stream = connect(host, port).map_err(failed)?;
+    let stream = connect(host, port).map_err(failed)?;
+    let mut stream: Box<dyn Stream> = match secured {
+        false => Box::new(stream),
+        true => {
+            let agreed = secure(stream, host);
+            Box::new(agreed.map_err(|error| ClientError::Tls { url: url.clone(), error })?)
+        }
+    };
     let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
     // what is no header's value is left out
     let actor = actor.filter(|actor| actor.bytes().all(|byte| byte.is_ascii_graphic()));
@@ -79,6 +100,27 @@ pub(crate) fn send(request: &Request<'_>, body: &[u8]) -> Result<Answer, ClientE
     parse(&bytes).ok_or_else(|| {
         failed(sent.and(read.map(|_| ())).err().unwrap_or_else(|| io::Error::other("the answer is not HTTP")))
     })
+}
+
+/// A connection of either kind.
+trait Stream: io::Read + io::Write {}
+impl<S: io::Read + io::Write> Stream for S {}
+
+/// Agrees with a server whose certificate was signed by somebody whom this machine, or `SSL_CERT_FILE`, trusts.
+fn secure(mut stream: TcpStream, host: &str) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let mut connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+    while connection.is_handshaking() {
+        connection.complete_io(&mut stream)?;
+    }
+    Ok(StreamOwned::new(connection, stream))
 }
 
 fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
@@ -118,7 +160,7 @@ mod tests {
 
     #[test]
     fn urls_are_checked() {
-        for bad in ["https://127.0.0.1:1", "http://", "a b"] {
+        for bad in ["ftp://127.0.0.1:1", "http://", "a b"] {
             assert!(matches!(get(bad, "/", None), Err(ClientError::Url(_))), "{bad}");
         }
     }

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::{Config, Fault, Faults, Given, Key, address::Address, key::keys, registry, toml_file};
+use super::{Config, Fault, Faults, Given, Key, Port, address::Address, key::keys, registry, toml_file};
 use crate::repository::ControlMode;
 
 /// Everything that says something, already read.
@@ -65,9 +65,11 @@ pub fn compose(sources: &Sources) -> Result<Config, Faults> {
         config.repository.paths.clear();
     }
     check_together(&config, &mut faults);
-    if let Some(open) = config.ota.listen.as_ref().filter(|address| !address.is_loopback()) {
+    if let Some(open) =
+        config.ota.listen.as_ref().filter(|address| !address.is_loopback() && !config.tls.secures(Port::Ota))
+    {
         config.warnings.push(format!(
-            "devices come to {open}, which is not loopback, without TLS: put a proxy in front, for their tokens are sent in clear"
+            "devices come to {open}, which is not loopback, without TLS: name a tls.certificate or put a proxy in front, for their tokens are sent in clear"
         ));
     }
     check_drift(&config, &mut faults);
@@ -257,6 +259,19 @@ fn check_together(config: &Config, faults: &mut Vec<Fault>) {
 
 /// What others may send here, or are sent.
 fn check_outside(config: &Config, fault: &mut impl FnMut(&str, &str, &str, &str)) {
+    let tls = &config.tls;
+    if tls.certificate.is_some() != tls.key.is_some() {
+        let (named, missing) = match tls.certificate {
+            Some(_) => ("tls.certificate", "tls.key"),
+            None => ("tls.key", "tls.certificate"),
+        };
+        let advice = "name both: tls.certificate = \"server.pem\" and tls.key = \"server.key\"";
+        fault(named, &format!("nothing without a {missing}"), "a path", advice);
+    }
+    if tls.client_ca.is_some() && tls.certificate.is_none() {
+        let advice = "name the server's own tls.certificate and tls.key too";
+        fault("tls.client_ca", "nothing without a tls.certificate", "a path", advice);
+    }
     if config.webhook.listen.is_some() && config.webhook.secret.is_none() {
         let advice =
             "name the secret that MLflow signs its webhooks with, such as webhook.secret = \"env:NAME\"";

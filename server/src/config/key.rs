@@ -16,6 +16,7 @@ macro_rules! key {
     };
 }
 
+mod secured;
 mod watched;
 
 use std::{path::PathBuf, sync::LazyLock};
@@ -63,7 +64,7 @@ impl Key {
 /// Every key, section by section.
 #[must_use]
 pub fn keys() -> &'static [Key] {
-    static ALL: LazyLock<Vec<Key>> = LazyLock::new(|| [KEYS, watched::KEYS].concat());
+    static ALL: LazyLock<Vec<Key>> = LazyLock::new(|| [KEYS, secured::KEYS, watched::KEYS].concat());
     &ALL
 }
 

@@ -28,6 +28,9 @@ use hyper_util::{
 use pin_project_lite::pin_project;
 use tokio::{net::TcpStream, sync::watch, time::Sleep};
 
+use super::Protocol;
+use crate::tls::{Stream, Tls};
+
 /// HTTP/2 windows and frames that let a tensor of some megabytes through without a pause.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
@@ -42,6 +45,10 @@ pub(super) struct Terms {
     pub(super) closing: watch::Receiver<bool>,
     /// How long a client may take for a request's head, from the end of the request before.
     pub(super) head_time_max: Duration,
+    /// What the connection is secured with; `None`: it is in clear.
+    pub(super) tls: Option<Arc<Tls>>,
+    /// What the listener is for.
+    pub(super) protocol: Protocol,
     /// Calls at a time on one HTTP/2 connection.
     pub(super) streams_max: u32,
 }
@@ -54,7 +61,8 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Ok(Some(is_http2)) = tokio::time::timeout(terms.head_time_max, begins_http2(&stream)).await else {
+    let Ok(Some((stream, is_http2))) = tokio::time::timeout(terms.head_time_max, open(stream, &terms)).await
+    else {
         return Ok(());
     };
     if is_http2 {
@@ -80,6 +88,26 @@ where
         Tracked { call: call(request), activity: Arc::clone(&activity) }
     });
     until_closed(builder.serve_connection(TokioIo::new(stream), service), terms.closing, Some(idle)).await
+}
+
+/// The connection as it is spoken on, and whether HTTP/2 is; `None` when the client left or did not agree before that.
+async fn open(stream: TcpStream, terms: &Terms) -> Option<(Stream, bool)> {
+    let Some(tls) = &terms.tls else {
+        let is_http2 = begins_http2(&stream).await?;
+        return Some((Stream::Plain(stream), is_http2));
+    };
+    match tls.accept(stream).await {
+        Ok(stream) => {
+            let agreed = stream.agreed().map(|agreed| agreed == b"h2");
+            let is_http2 = agreed.unwrap_or(terms.protocol == Protocol::Grpc);
+            Some((stream, is_http2))
+        }
+        Err(error) => {
+            gannet_runtime::metrics::process::refused("tls");
+            tracing::debug!(%error, protocol = terms.protocol.name(), "no TLS was agreed on");
+            None
+        }
+    }
 }
 
 /// Whether HTTP/2's preface comes; `None` when the client left before that could be told.

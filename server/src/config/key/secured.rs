@@ -1,0 +1,36 @@
+//! The keys of what is secured, and with what. Must not know what the values are used for.
+
+use serde_json::json;
+
+use super::{super::TlsConfig, Key, PATH, path};
+
+pub(super) const KEYS: &[Key] = &[
+    key!(
+        "tls.certificate",
+        "a PEM file of the server's certificate and what signed it; read anew when it changes",
+        PATH,
+        |c, g| c.tls.certificate = Some(path(g)?),
+        c.tls.certificate
+    ),
+    key!(
+        "tls.key",
+        "the PEM file of that certificate's key, without a password",
+        PATH,
+        |c, g| c.tls.key = Some(path(g)?),
+        c.tls.key
+    ),
+    key!(
+        "tls.client_ca",
+        "a PEM file of who must have signed the certificates of clients of http, grpc and metrics",
+        PATH,
+        |c, g| c.tls.client_ca = Some(path(g)?),
+        c.tls.client_ca
+    ),
+    key!(
+        "tls.listeners",
+        "what is secured [default: all]",
+        "any of http, grpc, metrics, admin, webhook, ota: a list, or a text with commas",
+        |c, g| c.tls.listeners = TlsConfig::ports(&g.list()?)?,
+        c.tls.listeners.iter().map(|port| port.name()).collect::<Vec<_>>()
+    ),
+];
