@@ -19,6 +19,7 @@ mod ready;
 mod registry;
 mod rollouts;
 mod routes;
+mod secured;
 mod shadows;
 mod shutdown;
 mod sim;

@@ -2,6 +2,7 @@
 
 pub(crate) mod answers;
 pub(crate) mod call;
+pub(crate) mod certificates;
 pub(crate) mod debian;
 pub(crate) mod environment;
 pub(crate) mod flips;

@@ -1,7 +1,7 @@
 //! One HTTP request over a socket of its own, blocking, and clients that keep asking. Must not know what is tested.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io,
     net::{TcpStream, ToSocketAddrs},
     sync::{
         Arc,
@@ -55,9 +55,24 @@ pub(crate) fn try_call(
     headers: &[&str],
     body: &[u8],
 ) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect(address)?;
+    exchange(&mut connect(address)?, start, headers, body)
+}
+
+/// A connection on which nobody waits for ever.
+pub(crate) fn connect(address: impl ToSocketAddrs) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(TIME_MAX))?;
     stream.set_write_timeout(Some(TIME_MAX))?;
+    Ok(stream)
+}
+
+/// One request and its answer, on a connection that ends with it.
+pub(crate) fn exchange(
+    stream: &mut (impl io::Read + io::Write),
+    start: &str,
+    headers: &[&str],
+    body: &[u8],
+) -> io::Result<Answer> {
     let mut head = format!("{start} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
     if !headers.iter().any(|line| line.to_ascii_lowercase().starts_with("host:")) {
         head.push_str("host: localhost\r\n");

@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -23,13 +24,26 @@ pub(crate) struct Prometheus {
 
 impl Prometheus {
     pub(crate) fn start(metrics: SocketAddr) -> Self {
+        Self::start_over(&format!("static_configs: [{{ targets: [\"{metrics}\"] }}]"))
+    }
+
+    /// As [`Prometheus::start`], over TLS with an authority's certificate.
+    pub(crate) fn start_secured(metrics: SocketAddr, authority: &Path) -> Self {
+        let (port, authority) = (metrics.port(), authority.display());
+        Self::start_over(&format!(
+            "scheme: https, tls_config: {{ ca_file: \"{authority}\" }}, \
+             static_configs: [{{ targets: [\"localhost:{port}\"] }}]"
+        ))
+    }
+
+    fn start_over(scraped: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (prometheus, alertmanager) = (free_port(), free_port());
         let rules = root().join("server/alerts/gannet.rules.yml");
         let config = format!(
             "global: {{ scrape_interval: 250ms, scrape_timeout: 200ms, evaluation_interval: 250ms }}\n\
              rule_files: [\"{}\"]\n\
-             scrape_configs: [{{ job_name: gannet, static_configs: [{{ targets: [\"{metrics}\"] }}] }}]\n\
+             scrape_configs: [{{ job_name: gannet, {scraped} }}]\n\
              alerting: {{ alertmanagers: [{{ static_configs: [{{ targets: [\"127.0.0.1:{alertmanager}\"] }}] }}] }}\n",
             rules.display()
         );

@@ -1,0 +1,219 @@
+//! TLS on the listeners: spoken with clients that other people wrote, certificates that change while the server runs,
+//! clients that must show one, and who does not speak it. Must not know how it is spoken.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+    process::Command,
+    time::Duration,
+};
+
+use gannet_server::config::{Config, Port};
+
+use crate::support::{
+    call,
+    certificates::{Authority, Signed, der},
+    environment::{Environment, bounded},
+    folder::Folder,
+    prometheus::Prometheus,
+    proof::scaled,
+    random::Random,
+    server::{Server, command, root, zoo},
+    wait,
+};
+
+/// Time for a script of a few requests.
+const SCRIPT_BOUND: Duration = Duration::from_secs(120);
+
+fn secure(config: &mut Config, signed: &Signed) {
+    config.tls.certificate = Some(signed.certificate.clone());
+    config.tls.key = Some(signed.key.clone());
+}
+
+/// `localhost` and the port, as certificates name this machine.
+fn named(address: SocketAddr) -> String {
+    format!("localhost:{}", address.port())
+}
+
+/// Triton's clients, over HTTP and gRPC.
+#[track_caller]
+fn triton(server: &Server, authority: &Authority, own: Option<&Signed>, refused: bool) {
+    let mut command = Command::new(Environment::Triton.python());
+    command.arg(root().join("tests/peers/triton_tls.py"));
+    command.args(["--http", &named(server.http()), "--grpc", &named(server.grpc()), "--ca"]);
+    command.arg(authority.certificate()).env("PYTHONDONTWRITEBYTECODE", "1");
+    if let Some(own) = own {
+        command.arg("--certificate").arg(&own.certificate).arg("--key").arg(&own.key);
+    }
+    if refused {
+        command.arg("--refused");
+    }
+    let (passed, output) = bounded(command, SCRIPT_BOUND);
+    assert!(passed && output.contains("2 passed, 0 failed"), "{output}");
+}
+
+/// What `gannet models` says of a server, with this authority as the one that is trusted.
+fn models(server: &Server, trusted: &Authority) -> Result<String, String> {
+    let mut command = command();
+    command.args(["models", "--admin", &format!("https://{}", named(server.admin()))]);
+    let output = command.env("SSL_CERT_FILE", trusted.certificate()).output().expect("the command runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+#[test]
+fn what_people_call_with_speaks_tls() {
+    let authority = Authority::new("the authority");
+    let signed = authority.sign("server");
+    let server = Server::start(&zoo(), |config| secure(config, &signed));
+    triton(&server, &authority, None, false);
+    let (page, _) = authority.ask(server.metrics(), None, "GET /metrics", b"").expect("an answer");
+    assert!(page.text.contains("gannet_"), "{page:?}");
+    let said = models(&server, &authority).expect("the admin API answers");
+    assert!(said.contains("iris"), "{said}");
+    let other = Authority::new("another authority");
+    let why = models(&server, &other).expect_err("nobody it trusts signed that");
+    assert!(why.contains("no TLS was agreed on") && why.contains("SSL_CERT_FILE"), "{why}");
+    assert!(other.ask(server.http(), None, "GET /v2", b"").is_err());
+}
+
+#[test]
+fn who_speaks_in_clear_is_told() {
+    let authority = Authority::new("the authority");
+    let signed = authority.sign("server");
+    let server = Server::start(Folder::with_add_one().path().as_path(), |config| {
+        secure(config, &signed);
+        config.tls.listeners.retain(|port| *port != Port::Metrics);
+    });
+    for address in [server.http(), server.grpc(), server.admin()] {
+        let why = call::get(address, "/v2").refused(400);
+        assert!(why.contains("this port speaks TLS: expected https://"), "{why}");
+    }
+    // what is not listed stays as it was
+    assert!(call::get(server.metrics(), "/metrics").text.contains("gannet_refused_total{reason=\"tls\"}"));
+}
+
+#[test]
+fn certificates_change_while_the_server_runs() {
+    let authority = Authority::new("the authority");
+    let signed = authority.sign("server");
+    let server = Server::start(Folder::with_add_one().path().as_path(), |config| secure(config, &signed));
+    let shown = |address| {
+        let (answer, shown) = authority.ask(address, None, "GET /v2", b"").expect("an answer");
+        assert!(answer.status == 200 || answer.status == 404, "{answer:?}");
+        shown
+    };
+    let first = der(&signed.certificate);
+    assert_eq!(shown(server.http()), first);
+    // half of a change: a key that is not the certificate's
+    let renewed = authority.sign("renewed");
+    fs::copy(&renewed.key, &signed.key).expect("a file");
+    assert_eq!(shown(server.http()), first, "the last good one stays");
+    fs::copy(&renewed.certificate, &signed.certificate).expect("a file");
+    let second = der(&renewed.certificate);
+    for address in [server.http(), server.admin(), server.metrics()] {
+        wait::until("the new one is shown", || shown(address) == second);
+    }
+    fs::write(&signed.certificate, "-----BEGIN CERTIFICATE-----\nrubbish").expect("a file");
+    fs::remove_file(&signed.key).expect("it was there");
+    for _ in 0..20 {
+        assert_eq!(shown(server.http()), second);
+    }
+}
+
+#[test]
+fn clients_show_certificates_where_they_must() {
+    let (authority, of_clients) = (Authority::new("of servers"), Authority::new("of clients"));
+    let (signed, client) = (authority.sign("server"), of_clients.sign("client"));
+    let server = Server::start(&zoo(), |config| {
+        secure(config, &signed);
+        config.tls.client_ca = Some(of_clients.certificate());
+    });
+    triton(&server, &authority, Some(&client), false);
+    triton(&server, &authority, None, true);
+    // signed by somebody else
+    triton(&server, &authority, Some(&authority.sign("stranger")), true);
+    assert!(authority.ask(server.metrics(), Some(&client), "GET /metrics", b"").is_ok());
+    assert!(authority.ask(server.metrics(), None, "GET /metrics", b"").is_err());
+    // who may administer has a token
+    assert!(models(&server, &authority).is_ok());
+}
+
+#[test]
+fn a_real_prometheus_scrapes_over_tls() {
+    let authority = Authority::new("the authority");
+    let signed = authority.sign("server");
+    let server = Server::start(Folder::with_add_one().path().as_path(), |config| secure(config, &signed));
+    let prometheus = Prometheus::start_secured(server.metrics(), &authority.certificate());
+    wait::until("the server is up", || {
+        prometheus.query("up")["data"]["result"][0]["value"][1].as_str() == Some("1")
+    });
+}
+
+#[test]
+fn whoever_does_not_agree_is_let_go_and_harms_nobody() {
+    let authority = Authority::new("the authority");
+    let signed = authority.sign("server");
+    let folder = Folder::with_add_one();
+    let server = Server::start(&folder.path(), |config| {
+        secure(config, &signed);
+        config.limits.head_time_max = Duration::from_millis(300);
+    });
+    // nothing, a part of a greeting, and noise
+    let mut random = Random::new(7);
+    for round in 0..scaled(20, 2000) {
+        let noise: Vec<u8> = (0..random.below(600)).map(|_| random.below(256) as u8).collect();
+        let start: &[u8] = match round % 3 {
+            0 => &[],
+            1 => &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3],
+            _ => &noise,
+        };
+        let address = if round % 2 == 0 { server.http() } else { server.grpc() };
+        let mut stream = call::connect(address).expect("it is accepted");
+        let _ = stream.write_all(start);
+        if round % 3 != 2 {
+            // it is the server that ends it
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest);
+        }
+    }
+    let body = br#"{"inputs":[{"name":"x","shape":[1,3],"datatype":"FP32","data":[1,1,1]}]}"#;
+    let (answer, _) =
+        authority.ask(server.http(), None, "POST /v2/models/m/infer", body).expect("it still answers");
+    assert_eq!(answer.ok()["outputs"][0]["data"][0], 2.0);
+}
+
+#[test]
+fn what_cannot_secure_anything_is_told_at_the_start() {
+    let (authority, state) = (Authority::new("the authority"), tempfile::tempdir().expect("a folder"));
+    let (signed, other) = (authority.sign("server"), authority.sign("other"));
+    let empty = state.path().join("empty.pem");
+    fs::write(&empty, "").expect("a file");
+    let start = |settings: &[String]| {
+        let mut command = command();
+        command.args(["--http", "127.0.0.1:0", "--grpc", "off", "--metrics", "off", "--admin", "off"]);
+        command.arg("--state").arg(state.path());
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        let output = command.output().expect("the command runs");
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let set = |key: &str, path: &std::path::Path| format!("tls.{key}={}", path.display());
+    let certificate = set("certificate", &signed.certificate);
+    let cases = [
+        (vec![certificate.clone()], "tls.key"),
+        (vec![certificate.clone(), set("key", &other.key)], "expected a certificate and its own key"),
+        (vec![certificate, set("key", &empty)], "expected a private key in PEM without a password"),
+        (vec![set("certificate", &empty), set("key", &signed.key)], "got none"),
+        (vec![set("certificate", state.path()), set("key", &signed.key)], "tls.certificate ("),
+        (vec![set("client_ca", &signed.certificate)], "nothing without a tls.certificate"),
+        (vec!["tls.listeners=http,door".to_owned()], "any of http, grpc, metrics, admin, webhook, ota"),
+    ];
+    for (settings, part) in cases {
+        let why = start(&settings);
+        assert!(why.contains(part), "{settings:?}: {why}");
+    }
+}
