@@ -1,5 +1,5 @@
 //! Where models come from. A source states which versions it wants served, and brings those of registries here; it
-//! never loads or serves any. HTTP, TLS and object stores live in this crate alone.
+//! never loads or serves any. What asks others over HTTP and TLS, and object stores, live in this crate alone.
 //!
 //! This crate must not know how a model is executed, nor how requests reach it.
 
