@@ -1,5 +1,5 @@
-//! TLS on the listeners: spoken with clients that other people wrote, certificates that change while the server runs,
-//! clients that must show one, and who does not speak it. Must not know how it is spoken.
+//! Who may call, and how nobody listens: TLS with clients that other people wrote, certificates that change while the
+//! server runs, clients that must show one, tokens, and who does not speak it. Must not know how it is spoken.
 
 use std::{
     fs,
@@ -36,21 +36,26 @@ fn named(address: SocketAddr) -> String {
     format!("localhost:{}", address.port())
 }
 
-/// Triton's clients, over HTTP and gRPC.
+/// Triton's clients, over HTTP and gRPC; what they said.
 #[track_caller]
-fn triton(server: &Server, authority: &Authority, own: Option<&Signed>, refused: bool) {
+fn triton(server: &Server, options: &[&str]) -> String {
     let mut command = Command::new(Environment::Triton.python());
-    command.arg(root().join("tests/peers/triton_tls.py"));
-    command.args(["--http", &named(server.http()), "--grpc", &named(server.grpc()), "--ca"]);
-    command.arg(authority.certificate()).env("PYTHONDONTWRITEBYTECODE", "1");
-    if let Some(own) = own {
-        command.arg("--certificate").arg(&own.certificate).arg("--key").arg(&own.key);
-    }
-    if refused {
-        command.arg("--refused");
-    }
+    command.arg(root().join("tests/peers/triton_secured.py"));
+    command.args(["--http", &named(server.http()), "--grpc", &named(server.grpc())]).args(options);
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
     let (passed, output) = bounded(command, SCRIPT_BOUND);
-    assert!(passed && output.contains("2 passed, 0 failed"), "{output}");
+    assert!(passed && output.contains("2 passed, 0 failed"), "{options:?}: {output}");
+    output
+}
+
+/// How Triton's clients are told of certificates.
+fn shown(authority: &Authority, own: Option<&Signed>) -> Vec<String> {
+    let mut options = vec!["--ca".to_owned(), authority.certificate().display().to_string()];
+    if let Some(own) = own {
+        options.extend(["--certificate".into(), own.certificate.display().to_string()]);
+        options.extend(["--key".into(), own.key.display().to_string()]);
+    }
+    options
 }
 
 /// What `gannet models` says of a server, with this authority as the one that is trusted.
@@ -67,7 +72,8 @@ fn what_people_call_with_speaks_tls() {
     let authority = Authority::new("the authority");
     let signed = authority.sign("server");
     let server = Server::start(&zoo(), |config| secure(config, &signed));
-    triton(&server, &authority, None, false);
+    let trusting = shown(&authority, None);
+    triton(&server, &[&trusting[0], &trusting[1]]);
     let (page, _) = authority.ask(server.metrics(), None, "GET /metrics", b"").expect("an answer");
     assert!(page.text.contains("gannet_"), "{page:?}");
     let said = models(&server, &authority).expect("the admin API answers");
@@ -130,14 +136,63 @@ fn clients_show_certificates_where_they_must() {
         secure(config, &signed);
         config.tls.client_ca = Some(of_clients.certificate());
     });
-    triton(&server, &authority, Some(&client), false);
-    triton(&server, &authority, None, true);
+    let ask = |own: Option<&Signed>, more: &[&str]| {
+        let options = shown(&authority, own);
+        let mut options: Vec<&str> = options.iter().map(String::as_str).collect();
+        options.extend(more);
+        triton(&server, &options);
+    };
+    ask(Some(&client), &[]);
+    ask(None, &["--refused"]);
     // signed by somebody else
-    triton(&server, &authority, Some(&authority.sign("stranger")), true);
+    ask(Some(&authority.sign("stranger")), &["--refused"]);
     assert!(authority.ask(server.metrics(), Some(&client), "GET /metrics", b"").is_ok());
     assert!(authority.ask(server.metrics(), None, "GET /metrics", b"").is_err());
     // who may administer has a token
     assert!(models(&server, &authority).is_ok());
+}
+
+#[test]
+fn the_data_ports_want_a_token_where_they_are_told_to() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (tokens, scraper) = (folder.path().join("tokens"), folder.path().join("scraper"));
+    fs::write(&tokens, "# of the shop\nfirst\nsecond\n").expect("a file");
+    fs::write(&scraper, "scraper\n").expect("a file");
+    let server = Server::start(&zoo(), |config| {
+        config.inference_token_file = Some(tokens.clone());
+        config.metrics_token_file = Some(scraper);
+    });
+    triton(&server, &["--token", "first", "--healthy"]);
+    triton(&server, &["--token", "second"]);
+    let said = triton(&server, &["--refused", "--healthy"]);
+    assert!(said.matches("send the header 'Authorization: Bearer <token>'").count() == 2, "{said}");
+    triton(&server, &["--token", "third", "--refused", "--healthy"]);
+    let get = |address, path: &str, token: &str| {
+        let header = format!("authorization: Bearer {token}");
+        call::call(address, &format!("GET {path}"), &[&header], b"")
+    };
+    // nothing but the health of the whole is told to everybody
+    for path in ["/v2", "/v2/models/iris", "/v2/models/iris/ready", "/v2/models/stats"] {
+        let refused = get(server.http(), path, "third");
+        assert!(refused.head.to_ascii_lowercase().contains("www-authenticate: bearer"), "{refused:?}");
+        assert!(refused.refused(401).contains("not one that this server knows"), "{refused:?}");
+        assert_eq!(get(server.http(), path, "first").status, 200);
+    }
+    for path in ["/v2/health/live", "/v2/health/ready"] {
+        assert_eq!(call::get(server.http(), path).status, 200);
+    }
+    assert_eq!(call::get(server.metrics(), "/metrics").status, 401);
+    let page = get(server.metrics(), "/metrics", "scraper").text;
+    assert!(page.contains("gannet_refused_total{reason=\"token\"}"), "{page}");
+    // another file in its place, and none
+    let beside = folder.path().join("beside");
+    fs::write(&beside, "third\n").expect("a file");
+    fs::rename(&beside, &tokens).expect("it moves");
+    wait::until("the new one counts", || get(server.http(), "/v2", "third").status == 200);
+    assert_eq!(get(server.http(), "/v2", "first").status, 401);
+    fs::remove_file(&tokens).expect("it was there");
+    wait::until("nothing counts", || get(server.http(), "/v2", "third").status == 401);
+    assert!(get(server.http(), "/v2", "third").refused(401).contains("cannot read its token file"));
 }
 
 #[test]

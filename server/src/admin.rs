@@ -17,7 +17,6 @@ mod rollouts;
 mod shadows;
 mod traffic;
 
-pub mod token;
 pub mod view;
 
 use std::{io, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
@@ -31,7 +30,6 @@ use tokio::sync::watch;
 use self::{
     listener::{Endpoint, Served, refuse},
     router::{Call, Found, Reply},
-    token::TokenFile,
 };
 use crate::{
     config::Config,
@@ -39,6 +37,7 @@ use crate::{
     guard,
     respond::{Kind, Refusal},
     state::State,
+    token::TokenFile,
     webhook::Webhook,
 };
 

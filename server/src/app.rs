@@ -3,7 +3,14 @@
 
 mod listeners;
 
-use std::{fmt, net::SocketAddr, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
 
 pub use self::listeners::{Addresses, Listeners};
 
@@ -19,7 +26,7 @@ use gannet_runtime::{
 };
 
 use crate::{
-    admin::{self, listener::Served, token::TokenFile},
+    admin::{self, listener::Served},
     admission::Admission,
     backends,
     capture::{self, Capture},
@@ -35,9 +42,13 @@ use crate::{
     sources,
     state::{RepositoryAccess, State},
     tls::{Secured, Tls},
+    token::TokenFile,
     traffic::Traffic,
     webhook::Webhook,
 };
+
+/// Time between two looks at the tokens of the data ports.
+const TOKENS_PAUSE: Duration = Duration::from_secs(1);
 
 /// The running server. Dropping it stops everything without waiting; [`App::drain`] is the polite way.
 pub struct App {
@@ -216,6 +227,7 @@ fn start_rest(
         drift,
         admission: Admission::new(config.inflight_bytes_max),
         limits: config.limits,
+        tokens: tokens(config.inference_token_file.as_ref(), TOKENS_PAUSE),
         repository_access: repository_access(config.repository.mode, config.repository.api, &data_ports),
     });
     let Listeners { http, grpc, metrics, admin, webhook, ota: door } = listeners;
@@ -225,14 +237,15 @@ fn start_rest(
         webhook.zip(hooks).map(|(listener, hooks)| served(listener, secured.webhook.as_ref(), hooks));
     let bind_host = |address: &Option<Address>| address.as_ref().map(|address| address.host.clone());
     let context = admin.zip(addresses.admin).map(|(listener, local)| {
-        let tokens = config.admin_token_file.clone().map(TokenFile::new);
+        let tokens = tokens(config.admin_token_file.as_ref(), Duration::ZERO);
         let (state, config, host) = (Arc::clone(&state), Arc::clone(config), bind_host(&config.listen.admin));
         let context = admin::Context { state, config, tokens, local, bind_host: host };
         served(listener, secured.admin.as_ref(), context)
     });
     let exporter = metrics.zip(addresses.metrics).map(|(listener, local)| {
         let bind_host = bind_host(&config.listen.metrics);
-        let exporter = Exporter { state: Arc::clone(&state), recorder, local, bind_host };
+        let tokens = tokens(config.metrics_token_file.as_ref(), Duration::ZERO);
+        let exporter = Exporter { state: Arc::clone(&state), recorder, tokens, local, bind_host };
         served(listener, secured.metrics.as_ref(), exporter)
     });
     let start = || {
@@ -283,6 +296,10 @@ fn open_door(
     let bind_host = config.ota.listen.as_ref().map(|address| address.host.clone());
     let door = served(listener, tls, Door { ota, local, bind_host });
     admin::start_alone("gannet-devices", door).map(Some)
+}
+
+fn tokens(file: Option<&PathBuf>, pause: Duration) -> Option<TokenFile> {
+    file.map(|path| TokenFile::new(path.clone(), pause))
 }
 
 fn served<E>(listener: std::net::TcpListener, tls: Option<&Arc<Tls>>, endpoint: E) -> Served<E> {

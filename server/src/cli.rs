@@ -124,6 +124,9 @@ struct ServeArgs {
     /// A file of bearer tokens, one a line, of which the admin API wants one; read again when it changes
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<String>,
+    /// A file of bearer tokens, one a line, of which HTTP and gRPC want one but for health; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<String>,
     /// The folder for everything that is written [default: $XDG_STATE_HOME/gannet or ~/.local/state/gannet]
     #[arg(long, value_name = "DIR")]
     state: Option<String>,

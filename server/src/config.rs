@@ -69,6 +69,10 @@ pub struct Config {
     pub tls: TlsConfig,
     /// The file that holds the bearer tokens of the admin API.
     pub admin_token_file: Option<PathBuf>,
+    /// The one of the data ports.
+    pub inference_token_file: Option<PathBuf>,
+    /// The one of the metrics.
+    pub metrics_token_file: Option<PathBuf>,
     /// What is logged, and how.
     pub log: LogConfig,
     /// Who decided each key that is not at its default.
@@ -235,6 +239,8 @@ impl Config {
             drift: DriftSettings::default(),
             tls: TlsConfig::default(),
             admin_token_file: None,
+            inference_token_file: None,
+            metrics_token_file: None,
             log: LogConfig { level: "info".into(), format: LogFormat::Text },
             sources: BTreeMap::new(),
             warnings: Vec::new(),

@@ -23,6 +23,7 @@ use crate::{
     ota::{Ota, Rollout, Status},
     respond::{Kind, Refusal},
     state::{SERVER_VERSION, State},
+    token::TokenFile,
     traffic::Shown,
 };
 
@@ -123,6 +124,8 @@ fn rollouts(shown: &Shown) -> String {
 pub struct Exporter {
     /// What is served.
     pub state: Arc<State>,
+    /// Who may scrape; `None`: anyone who can reach it.
+    pub tokens: Option<TokenFile>,
     /// Process-wide counters.
     pub recorder: &'static PrometheusHandle,
     /// The listener's address.
@@ -142,6 +145,9 @@ impl Exporter {
         let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
         let local = guard::Local { address: self.local, bind_host: self.bind_host.as_deref() };
         guard::check(text(header::HOST), text(header::ORIGIN), local)?;
+        if let Some(tokens) = &self.tokens {
+            tokens.check(text(header::AUTHORIZATION))?;
+        }
         let native = match request.uri().path() {
             "/metrics" => false,
             "/metrics/native" => true,

@@ -60,6 +60,10 @@ const STREAMS: [&str; 3] = [
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
 
+/// What tells of the server as a whole.
+const HEALTH: [&str; 2] =
+    ["/inference.GRPCInferenceService/ServerLive", "/inference.GRPCInferenceService/ServerReady"];
+
 const ENCODING: &str = "grpc-encoding";
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 
@@ -109,7 +113,11 @@ impl GrpcService {
                 *response.status_mut() = status;
                 return Ok(response);
             }
-            let deadline = match deadline::read(request.headers(), arrived) {
+            let admitted = match service.state.tokens.is_some() && !is_health(request.uri().path()) {
+                true => service.state.check_token(request.headers()),
+                false => Ok(()),
+            };
+            let deadline = match admitted.and_then(|()| deadline::read(request.headers(), arrived)) {
                 Ok(deadline) => deadline,
                 Err(refusal) => return Ok(refused(&refusal)),
             };
@@ -154,6 +162,11 @@ impl GrpcService {
             Err(refusal) => refused(&refusal),
         }
     }
+}
+
+/// Whether a call asks for nothing but the server's health, which orchestrators do without a token.
+fn is_health(path: &str) -> bool {
+    path.starts_with("/grpc.health.v1.Health/") || HEALTH.contains(&path)
 }
 
 /// What is no gRPC call at all is answered in HTTP's own words.

@@ -60,7 +60,7 @@ impl HttpService {
         async move {
             let (parts, body) = request.into_parts();
             let state = &*service.state;
-            let route = service.guard(&parts).and_then(|()| route::parse(&parts.method, parts.uri.path()));
+            let route = service.admit(&parts);
             let result = match route {
                 Ok(Route::Infer { model, version }) => {
                     infer::infer(state, &parts.headers, body, &model, version.as_deref()).await
@@ -76,6 +76,16 @@ impl HttpService {
                 answer
             }))
         }
+    }
+
+    /// What is asked for, by somebody who may ask.
+    fn admit<'a>(&self, parts: &'a http::request::Parts) -> Result<Route<'a>, Refusal> {
+        self.guard(parts)?;
+        let route = route::parse(&parts.method, parts.uri.path())?;
+        if !matches!(route, Route::Live | Route::Ready) {
+            self.state.check_token(&parts.headers)?;
+        }
+        Ok(route)
     }
 
     /// Web pages from elsewhere may not call a listener on loopback.

@@ -16,6 +16,8 @@ pub mod net;
 
 pub mod tls;
 
+pub mod token;
+
 pub mod http;
 
 pub mod grpc;

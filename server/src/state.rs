@@ -3,7 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gannet_runtime::{control::manager::Control, drift::Drift, table::TableReader};
+use gannet_runtime::{control::manager::Control, drift::Drift, metrics::process, table::TableReader};
+use http::{HeaderMap, header};
 
 use crate::{
     admission::Admission,
@@ -12,6 +13,7 @@ use crate::{
     ota::Ota,
     repository::Repository,
     respond::{Kind, Refusal},
+    token::TokenFile,
     traffic::Traffic,
 };
 
@@ -89,6 +91,8 @@ pub struct State {
     pub admission: Arc<Admission>,
     /// Bounds of one request.
     pub limits: Limits,
+    /// Who may call the data ports; `None`: anyone who can reach them.
+    pub tokens: Option<TokenFile>,
     /// What the data ports allow.
     pub repository_access: RepositoryAccess,
 }
@@ -118,6 +122,16 @@ impl State {
     pub fn allow_repository_change(&self) -> Result<(), Refusal> {
         self.repository.check_mode()?;
         self.repository_access.check()
+    }
+
+    /// Whether a caller of a data port shows a token, where one is wanted.
+    ///
+    /// # Errors
+    /// [`Kind::Unauthenticated`].
+    pub fn check_token(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let Some(tokens) = &self.tokens else { return Ok(()) };
+        let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        tokens.check(shown).inspect_err(|_| process::refused("token"))
     }
 
     /// Tells every thread behind it to end.

@@ -12,6 +12,7 @@ use crate::{
     drift::rows::send_all,
     support::{
         call,
+        certificates::Authority,
         folder::Folder,
         server::{Server, command},
         wait,
@@ -65,6 +66,37 @@ fn both_versions(place: &TempDir) -> Server {
     folder.put("m/2", "add_two");
     folder.write("m/model.toml", "versions = \"all\"\n");
     capturing(&folder, place.path())
+}
+
+#[test]
+fn a_server_behind_tls_and_a_token_is_asked_too() {
+    let capture = Capture::of_add_one(20);
+    let authority = Authority::new("the authority");
+    let signed = authority.sign("server");
+    let token = capture.place.path().join("token");
+    std::fs::write(&token, "t0ken\n").expect("a file");
+    let server = Server::start(&Folder::with_add_one().path(), |config| {
+        (config.tls.certificate, config.tls.key) = (Some(signed.certificate), Some(signed.key));
+        config.inference_token_file = Some(token.clone());
+    });
+    let replay = |trusted: &Authority, more: &[&str]| {
+        let mut command = command();
+        command.args(["replay", &capture.at(), "--model", "m", "--against"]);
+        command.arg(format!("https://localhost:{}", server.http().port())).args(more);
+        let output = command.env("SSL_CERT_FILE", trusted.certificate()).output().expect("the command runs");
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code(), said)
+    };
+    let token = token.display().to_string();
+    let shown = ["--against-token-file", &token];
+    let (code, said) = replay(&authority, &shown);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = replay(&authority, &[]);
+    assert!(code == Some(2) && said.contains("Bearer <token>"), "{said}");
+    let (code, said) = replay(&Authority::new("another"), &shown);
+    assert!(code == Some(2) && said.contains("certificate"), "{said}");
+    let (code, said) = replay(&authority, &["--against-token-file", "/nonexistent"]);
+    assert!(code == Some(2) && said.contains("--against-token-file: /nonexistent"), "{said}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{EXIT_OK, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, client, say};
-use crate::admin::token::read_tokens;
+use crate::token::read_tokens;
 
 const EXAMPLES: &str = "\
 Every feature of the inputs, the scores and the predicted class are held against the baseline in the version's package

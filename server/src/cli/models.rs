@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{EXIT_OK, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, ModelsArgs, client, say, table};
-use crate::admin::token::read_tokens;
+use crate::token::read_tokens;
 
 pub(super) fn run(args: &ModelsArgs) -> u8 {
     let token = match args.admin_token_file.as_ref().map(|path| read_tokens(path)).transpose() {

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 
 use super::{EXIT_OK, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, client, say};
 use crate::{
-    admin::token::read_tokens,
     ota::{
         Device, archive,
         devices::{is_name, line},
     },
+    token::read_tokens,
 };
 
 /// Time between two looks of `watch`.

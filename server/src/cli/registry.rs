@@ -19,9 +19,9 @@ use serde_json::Value;
 
 use super::{EXIT_OK, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, client, say, table};
 use crate::{
-    admin::token::read_tokens,
     config::{Credentials, SourceConfig},
     sources,
+    token::read_tokens,
 };
 
 #[derive(Debug, Subcommand)]

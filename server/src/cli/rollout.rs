@@ -12,7 +12,7 @@ use gannet_runtime::control::rollout::audit::explain;
 use serde_json::{Value, json};
 
 use super::{EXIT_OK, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, client, say};
-use crate::{admin::token::read_tokens, traffic::RolloutLog};
+use crate::{token::read_tokens, traffic::RolloutLog};
 
 /// Time between two looks of `watch`.
 const WATCH: Duration = Duration::from_secs(1);

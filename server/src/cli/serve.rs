@@ -9,10 +9,10 @@ use tokio::sync::oneshot;
 
 use super::{EXIT_OK, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, ServeArgs, banner};
 use crate::{
-    admin::token::read_tokens,
     app::{App, Listeners},
     config::{Config, FILE_NAME, Fault, Faults, FileText, Given, LogConfig, LogFormat, Sources, compose},
     shutdown::Signals,
+    token::read_tokens,
 };
 
 pub(super) fn run(args: &ServeArgs) -> u8 {
@@ -89,6 +89,7 @@ fn flags(args: &ServeArgs) -> Vec<(&'static str, &'static str, Given)> {
         ("--metrics", "listen.metrics", &args.metrics),
         ("--admin", "listen.admin", &args.admin),
         ("--admin-token-file", "admin.token_file", &args.admin_token_file),
+        ("--token-file", "inference.token_file", &args.token_file),
         ("--state", "state.dir", &args.state),
     ];
     let given =
@@ -117,16 +118,18 @@ fn check_paths(config: &Config, faults: &mut Vec<Fault>) {
         let here = std::env::current_dir().unwrap_or_default();
         faults.push(fault.advise(format!("check the path (the working directory is {})", here.display())));
     }
-    if let Some(path) = &config.admin_token_file
-        && let Err(error) = read_tokens(path)
-    {
-        let got = format!("{}: {error}", path.display());
-        faults.push(Fault::new(
-            config.source("admin.token_file"),
-            "admin.token_file",
-            "a file of tokens, one a line",
-            got,
-        ));
+    let token_files = [
+        ("admin.token_file", &config.admin_token_file),
+        ("inference.token_file", &config.inference_token_file),
+        ("metrics.token_file", &config.metrics_token_file),
+    ];
+    for (key, path) in token_files {
+        if let Some(path) = path
+            && let Err(error) = read_tokens(path)
+        {
+            let got = format!("{}: {error}", path.display());
+            faults.push(Fault::new(config.source(key), key, "a file of tokens, one a line", got));
+        }
     }
     if let Err(error) = fs::create_dir_all(&config.state_dir) {
         let got = format!("{}: {error}", config.state_dir.display());

@@ -72,6 +72,18 @@ pub fn compose(sources: &Sources) -> Result<Config, Faults> {
             "devices come to {open}, which is not loopback, without TLS: name a tls.certificate or put a proxy in front, for their tokens are sent in clear"
         ));
     }
+    if config.inference_token_file.is_some() {
+        let open = [(Port::Http, &config.listen.http), (Port::Grpc, &config.listen.grpc)];
+        for (port, address) in open.into_iter().filter(|(port, _)| !config.tls.secures(*port)) {
+            if let Some(address) = address.as_ref().filter(|address| !address.is_loopback()) {
+                config.warnings.push(format!(
+                    "tokens come to {address} ({}), which is not loopback, in clear: name a tls.certificate or put a proxy in \
+                     front",
+                    port.name()
+                ));
+            }
+        }
+    }
     check_drift(&config, &mut faults);
     check_capture(&config, &mut faults);
     if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }

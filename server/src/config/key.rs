@@ -365,13 +365,6 @@ const KEYS: &[Key] = &[
         ms(c.shutdown.grace)
     ),
     key!(
-        "admin.token_file",
-        "bearer tokens of the admin API, one a line",
-        PATH,
-        |c, g| c.admin_token_file = Some(path(g)?),
-        c.admin_token_file
-    ),
-    key!(
         "log.level",
         "what is logged",
         "a level (error, warn, info, debug, trace) or directives such as \"info,gannet_runtime=debug\"",

@@ -9,6 +9,7 @@ use std::{
     collections::BTreeSet,
     fmt,
     io::{IsTerminal as _, Write as _},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -54,6 +55,9 @@ pub(super) struct LiveArgs {
     /// With --against: the deadline that each request states to the server [default: none]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=MS_MAX), conflicts_with = "candidate")]
     deadline_ms: Option<u64>,
+    /// With --against: a file whose first token is sent, for servers that want one
+    #[arg(long, value_name = "FILE", conflicts_with = "candidate")]
+    against_token_file: Option<PathBuf>,
     /// With --against: what is put before each id, so that a server which captures does not take it for the first one
     #[arg(long, value_name = "TEXT", default_value = "replay-", conflicts_with = "candidate")]
     id_prefix: String,

@@ -33,4 +33,25 @@ pub(super) const KEYS: &[Key] = &[
         |c, g| c.tls.listeners = TlsConfig::ports(&g.list()?)?,
         c.tls.listeners.iter().map(|port| port.name()).collect::<Vec<_>>()
     ),
+    key!(
+        "admin.token_file",
+        "bearer tokens of the admin API, one a line",
+        PATH,
+        |c, g| c.admin_token_file = Some(path(g)?),
+        c.admin_token_file
+    ),
+    key!(
+        "inference.token_file",
+        "bearer tokens of inference over HTTP and gRPC, one a line; without, anyone who can reach the ports may call",
+        PATH,
+        |c, g| c.inference_token_file = Some(path(g)?),
+        c.inference_token_file
+    ),
+    key!(
+        "metrics.token_file",
+        "bearer tokens of the metrics, one a line; without, anyone who can reach the port may read",
+        PATH,
+        |c, g| c.metrics_token_file = Some(path(g)?),
+        c.metrics_token_file
+    ),
 ];

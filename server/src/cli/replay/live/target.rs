@@ -4,13 +4,17 @@ use std::{error::Error as _, fmt::Display, time::Duration};
 
 use bytes::Bytes;
 use gannet_runtime::Tensor;
+use http::{HeaderMap, HeaderValue, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::LiveArgs;
-use crate::http::{
-    HEADER_LENGTH,
-    codec::answer::{self, Read},
-    json::write,
+use crate::{
+    http::{
+        HEADER_LENGTH,
+        codec::answer::{self, Read},
+        json::write,
+    },
+    token::read_tokens,
 };
 
 /// Bytes of an answer.
@@ -69,6 +73,7 @@ impl Target {
             .timeout(Duration::from_millis(args.timeout_ms))
             .pool_idle_timeout(IDLE_TIME_MAX)
             .pool_max_idle_per_host(args.concurrency as usize)
+            .default_headers(headers(args)?)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy();
         let client = builder.build().map_err(|error| format!("no client to ask {base} with: {error}"))?;
@@ -117,6 +122,19 @@ impl Target {
             Err(error) => Err(failure(&error)),
         }
     }
+}
+
+/// What every request says of us.
+fn headers(args: &LiveArgs) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    if let Some(path) = &args.against_token_file {
+        let bad = |why: &dyn Display| format!("--against-token-file: {}: {why}", path.display());
+        let token = read_tokens(path).map_err(|error| bad(&error))?.swap_remove(0);
+        let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|error| bad(&error))?;
+        value.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, value);
+    }
+    Ok(headers)
 }
 
 impl Reply {

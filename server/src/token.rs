@@ -3,10 +3,16 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use gannet_models::scan::Stamp;
+use gannet_runtime::clock;
 
 use crate::respond::{Kind, Refusal};
 
@@ -17,27 +23,31 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 #[derive(Debug)]
 pub struct TokenFile {
     path: PathBuf,
-    read: Mutex<Read>,
+    /// Time between two looks at the file.
+    pause: Duration,
+    looked: AtomicU64,
+    held: ArcSwap<Held>,
 }
 
 /// What was read last.
-#[derive(Debug, Default)]
-struct Read {
-    /// `None`: nothing yet, or the file cannot be read.
-    tokens: Option<(Stamp, Vec<String>)>,
-    /// The last failure that was logged.
-    failure: String,
+#[derive(Debug)]
+struct Held {
+    /// `None`: the file could not be looked at.
+    stamp: Option<Stamp>,
+    tokens: Result<Vec<String>, String>,
 }
 
 impl TokenFile {
-    /// Tokens of that file, which is read at the first check.
+    /// Tokens of that file, which is looked at now, and then at most once in `pause`.
     #[must_use]
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, read: Mutex::default() }
+    pub fn new(path: PathBuf, pause: Duration) -> Self {
+        let file =
+            Self { path, pause, looked: AtomicU64::new(0), held: ArcSwap::from_pointee(Held::nothing()) };
+        file.look();
+        file
     }
 
-    /// Whether an `Authorization` header holds one of the tokens. One look at a local file a call: the admin thread
-    /// alone waits for it.
+    /// Whether an `Authorization` header holds one of the tokens.
     ///
     /// # Errors
     /// [`Kind::Unauthenticated`], also while the file cannot be read.
@@ -46,30 +56,44 @@ impl TokenFile {
         let Some(given) = authorization.and_then(bearer) else {
             return Err(refuse("this server wants a token; send the header 'Authorization: Bearer <token>'"));
         };
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = self.refresh(&mut read) {
-            read.tokens = None;
-            let error = error.to_string();
-            if read.failure != error {
-                tracing::error!(path = %self.path.display(), error, "no tokens; every admin request is refused");
-                read.failure = error;
-            }
-            return Err(refuse("the server cannot read its token file; its log says why"));
+        let (now, looked) = (clock::now().as_ns(), self.looked.load(Ordering::Relaxed));
+        let due = now.saturating_sub(looked) >= self.pause.as_nanos() as u64;
+        // one looks, and whoever comes meanwhile goes by what is known
+        if due && self.looked.compare_exchange(looked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.look();
         }
-        let tokens = read.tokens.as_ref().map(|(_, tokens)| &tokens[..]).unwrap_or_default();
+        let held = self.held.load();
+        let Ok(tokens) = &held.tokens else {
+            return Err(refuse("the server cannot read its token file; its log says why"));
+        };
         // all are compared, so that the time tells nothing about which one fits
         let matches =
             tokens.iter().fold(false, |found, token| found | same(token.as_bytes(), given.as_bytes()));
         if matches { Ok(()) } else { Err(refuse("the token is not one that this server knows")) }
     }
 
-    fn refresh(&self, read: &mut Read) -> io::Result<()> {
-        let stamp = Stamp::from(&fs::metadata(&self.path)?);
-        if read.tokens.as_ref().is_none_or(|(known, _)| *known != stamp) {
-            read.tokens = Some((stamp, read_tokens(&self.path)?));
-            read.failure.clear();
+    /// Reads the file, if it is another than the one that was read.
+    fn look(&self) {
+        let held = self.held.load();
+        let stamp = fs::metadata(&self.path).map(|metadata| Stamp::from(&metadata)).ok();
+        if stamp.is_some() && stamp == held.stamp {
+            return;
         }
-        Ok(())
+        let tokens = read_tokens(&self.path).map_err(|error| error.to_string());
+        if let Err(error) = &tokens
+            && held.tokens.as_ref().err() != Some(error)
+        {
+            tracing::error!(path = %self.path.display(), error, "no tokens; every request that needs one is refused");
+        }
+        // what could not be read is tried again, for leave to read is no change of the file
+        let stamp = stamp.filter(|_| tokens.is_ok());
+        self.held.store(Arc::new(Held { stamp, tokens }));
+    }
+}
+
+impl Held {
+    fn nothing() -> Self {
+        Self { stamp: None, tokens: Err(String::new()) }
     }
 }
 
@@ -108,7 +132,7 @@ mod tests {
     fn tokens_are_checked_and_read_again() {
         let path = std::env::temp_dir().join(format!("gannet-tokens-{}", std::process::id()));
         fs::write(&path, "# old\nsecret-1\n\n secret-22 \n").unwrap();
-        let tokens = TokenFile::new(path.clone());
+        let tokens = TokenFile::new(path.clone(), Duration::ZERO);
         let check = |header: Option<&str>, expected: bool| {
             assert_eq!(tokens.check(header).is_ok(), expected, "{header:?}");
         };
