@@ -26,5 +26,6 @@ mod sim;
 mod swap;
 mod swapping;
 mod tidy;
+mod traces;
 mod watching;
 mod wire;

@@ -12,6 +12,7 @@ pub(crate) mod http;
 pub(crate) mod load;
 pub(crate) mod loadtest;
 pub(crate) mod mlflow;
+pub(crate) mod printer;
 pub(crate) mod prometheus;
 pub(crate) mod promtool;
 pub(crate) mod proof;

@@ -34,12 +34,18 @@ pub fn thread_ns() -> u64 {
 /// clock, so it costs nothing; it ignores later adjustments of the system's clock.
 #[must_use]
 pub fn wall_ms(time: Time) -> u64 {
-    static BASE_MS: OnceLock<(Time, u64)> = OnceLock::new();
-    let (at, ms) = *BASE_MS.get_or_init(|| {
+    wall_ns(time) / 1_000_000
+}
+
+/// As [`wall_ms`], in nanoseconds; a time before the first reading is that of the first reading.
+#[must_use]
+pub fn wall_ns(time: Time) -> u64 {
+    static BASE_NS: OnceLock<(Time, u64)> = OnceLock::new();
+    let (at, ns) = *BASE_NS.get_or_init(|| {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        (now(), u64::try_from(since.as_millis()).unwrap_or(0))
+        (now(), u64::try_from(since.as_nanos()).unwrap_or(0))
     });
-    ms + time.ns_since(at) / 1_000_000
+    ns + time.ns_since(at)
 }
 
 impl Time {

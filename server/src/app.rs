@@ -43,6 +43,7 @@ use crate::{
     state::{RepositoryAccess, State},
     tls::{Secured, Tls},
     token::TokenFile,
+    trace::Tracer,
     traffic::Traffic,
     webhook::Webhook,
 };
@@ -109,7 +110,9 @@ impl App {
         });
         let started = started.inspect_err(|_| drift.stop());
         let (control, manager) = started.context("the control plane did not start")?;
-        let planes = (control.clone(), Arc::clone(&drift), capture);
+        let tracing = start_tracer(&config).inspect_err(|_| drift.stop())?;
+        let (tracer, telling_traces) = tracing.unzip();
+        let planes = (control.clone(), Arc::clone(&drift), capture, tracer);
         let started = start_rest(&config, (listeners, addresses, secured), &backends, planes, recorder);
         let stop = || {
             control.stop();
@@ -117,7 +120,7 @@ impl App {
         };
         let Rest { state, data, admin, ota, mut threads } = started.inspect_err(|_| stop())?;
         threads.extend([manager, looking]);
-        threads.extend(keeping.into_iter().flatten());
+        threads.extend(keeping.into_iter().flatten().chain(telling_traces));
         let (outlet, telling) = start_outlet(&config, &state).inspect_err(|_| stop())?;
         threads.push(telling);
         Ok(Self { state, config, addresses, data: Some(data), admin: Some(admin), ota, outlet, threads })
@@ -202,7 +205,7 @@ fn start_rest(
     config: &Arc<Config>,
     (listeners, addresses, secured): (Listeners, Addresses, Secured),
     backends: &backends::Backends,
-    (control, drift, capture): (Control, Arc<Drift>, Option<Capture>),
+    (control, drift, capture, tracer): (Control, Arc<Drift>, Option<Capture>, Option<Arc<Tracer>>),
     recorder: &'static metrics_exporter_prometheus::PrometheusHandle,
 ) -> anyhow::Result<Rest> {
     let (edge, ota, device_threads) = for_devices(config, &drift)?;
@@ -224,40 +227,14 @@ fn start_rest(
         edge,
         ota,
         capture,
+        tracer,
         drift,
         admission: Admission::new(config.inflight_bytes_max),
         limits: config.limits,
         tokens: tokens(config.inference_token_file.as_ref(), TOKENS_PAUSE),
         repository_access: repository_access(config.repository.mode, config.repository.api, &data_ports),
     });
-    let Listeners { http, grpc, metrics, admin, webhook, ota: door } = listeners;
-    let hooks = state.repository.registry().zip(config.webhook.secret.as_ref());
-    let hooks = hooks.map(|(registry, secret)| Webhook::new(Arc::clone(registry), secret.clone()));
-    let webhook =
-        webhook.zip(hooks).map(|(listener, hooks)| served(listener, secured.webhook.as_ref(), hooks));
-    let bind_host = |address: &Option<Address>| address.as_ref().map(|address| address.host.clone());
-    let context = admin.zip(addresses.admin).map(|(listener, local)| {
-        let tokens = tokens(config.admin_token_file.as_ref(), Duration::ZERO);
-        let (state, config, host) = (Arc::clone(&state), Arc::clone(config), bind_host(&config.listen.admin));
-        let context = admin::Context { state, config, tokens, local, bind_host: host };
-        served(listener, secured.admin.as_ref(), context)
-    });
-    let exporter = metrics.zip(addresses.metrics).map(|(listener, local)| {
-        let bind_host = bind_host(&config.listen.metrics);
-        let tokens = tokens(config.metrics_token_file.as_ref(), Duration::ZERO);
-        let exporter = Exporter { state: Arc::clone(&state), recorder, tokens, local, bind_host };
-        served(listener, secured.metrics.as_ref(), exporter)
-    });
-    let start = || {
-        let options = admin::Options { admin: context, metrics: exporter, webhook };
-        let admin = admin::start(options).context("the admin thread did not start")?;
-        let (threads, state, tls) = (config.runtime.io_threads, Arc::clone(&state), secured.clone());
-        let options = net::Options { http, grpc, secured: tls, threads, state: Arc::clone(&state) };
-        let data = net::start(options).context("the data plane did not start")?;
-        let door = open_door(config, &state, door.zip(addresses.ota), secured.ota.as_ref());
-        Ok((admin, data, door.context("the thread for devices did not start")?))
-    };
-    match start() {
+    match start_planes(config, &state, (listeners, addresses, secured), recorder) {
         Ok((admin, data, ota)) => {
             threads.push(traffic_thread);
             Ok(Rest { state, data, admin, ota, threads })
@@ -267,6 +244,40 @@ fn start_rest(
             Err(error)
         }
     }
+}
+
+/// Everything that listens.
+fn start_planes(
+    config: &Arc<Config>,
+    state: &Arc<State>,
+    (listeners, addresses, secured): (Listeners, Addresses, Secured),
+    recorder: &'static metrics_exporter_prometheus::PrometheusHandle,
+) -> anyhow::Result<(admin::Handle, net::Handle, Option<admin::Handle>)> {
+    let Listeners { http, grpc, metrics, admin, webhook, ota: door } = listeners;
+    let hooks = state.repository.registry().zip(config.webhook.secret.as_ref());
+    let hooks = hooks.map(|(registry, secret)| Webhook::new(Arc::clone(registry), secret.clone()));
+    let webhook =
+        webhook.zip(hooks).map(|(listener, hooks)| served(listener, secured.webhook.as_ref(), hooks));
+    let bind_host = |address: &Option<Address>| address.as_ref().map(|address| address.host.clone());
+    let context = admin.zip(addresses.admin).map(|(listener, local)| {
+        let tokens = tokens(config.admin_token_file.as_ref(), Duration::ZERO);
+        let (state, config, host) = (Arc::clone(state), Arc::clone(config), bind_host(&config.listen.admin));
+        let context = admin::Context { state, config, tokens, local, bind_host: host };
+        served(listener, secured.admin.as_ref(), context)
+    });
+    let exporter = metrics.zip(addresses.metrics).map(|(listener, local)| {
+        let bind_host = bind_host(&config.listen.metrics);
+        let tokens = tokens(config.metrics_token_file.as_ref(), Duration::ZERO);
+        let exporter = Exporter { state: Arc::clone(state), recorder, tokens, local, bind_host };
+        served(listener, secured.metrics.as_ref(), exporter)
+    });
+    let options = admin::Options { admin: context, metrics: exporter, webhook };
+    let admin = admin::start(options).context("the admin thread did not start")?;
+    let door = open_door(config, state, door.zip(addresses.ota), secured.ota.as_ref());
+    let threads = config.runtime.io_threads;
+    let options = net::Options { http, grpc, secured, threads, state: Arc::clone(state) };
+    let data = net::start(options).context("the data plane did not start")?;
+    Ok((admin, data, door.context("the thread for devices did not start")?))
 }
 
 /// What compiles for devices, what delivers to them, and their threads.
@@ -311,6 +322,12 @@ fn start_capture(config: &Config) -> anyhow::Result<Option<capture::Started>> {
     let instance = sources::server_name(&config.registry);
     let place = (config.state_dir.as_path(), instance.as_str(), config.runtime.loader_nice);
     Capture::start(&config.capture, place).map_err(anyhow::Error::msg)
+}
+
+/// Who traces a share of the requests.
+fn start_tracer(config: &Config) -> anyhow::Result<Option<(Arc<Tracer>, JoinHandle<()>)>> {
+    let server = sources::server_name(&config.registry);
+    Tracer::start(&config.trace, &server).context("nobody can be told of traces")
 }
 
 /// Who tells others of drift.

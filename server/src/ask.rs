@@ -26,7 +26,10 @@ use gannet_runtime::{
 use http::HeaderMap;
 use smallvec::SmallVec;
 
-use crate::respond::Refusal;
+use crate::{
+    respond::Refusal,
+    trace::{Traced, Tracer},
+};
 
 /// Parameters that nobody knows and that are kept, because a route may go by one of them; further ones are not.
 const OTHER_PARAMETERS_MAX: usize = 64;
@@ -40,6 +43,19 @@ pub struct Target<'a> {
     pub version: Option<&'a str>,
     /// Headers, or metadata over gRPC.
     pub headers: &'a HeaderMap,
+    /// How it came.
+    pub protocol: Protocol,
+    /// Who traces some requests.
+    pub tracer: Option<&'a Tracer>,
+}
+
+/// How a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP, version 1 or 2.
+    Http,
+    /// gRPC.
+    Grpc,
 }
 
 /// A parsed request.
@@ -222,6 +238,8 @@ pub struct Asked {
     sampled: Option<Box<Sampled>>,
     /// What is captured, of a few.
     chosen: Option<Box<Chosen>>,
+    /// What is told of its trace, of a few.
+    traced: Option<Box<Traced>>,
     id: String,
     wanted: SmallVec<[Wanted; 2]>,
     rows: usize,
@@ -240,12 +258,27 @@ struct Wanted {
 /// # Errors
 /// A [`Refusal`] from any of these.
 pub fn begin(table: &TableReader, target: Target<'_>, mut ask: Ask) -> Result<Asked, Refusal> {
-    let Target { model, version, headers } = target;
+    let traced = target.tracer.and_then(|tracer| tracer.begin(&target, ask.arrived));
+    let Some(traced) = traced else { return take_in(table, target, &mut ask) };
+    match take_in(table, target, &mut ask) {
+        Ok(asked) => Ok(Asked { traced: Some(traced), ..asked }),
+        Err(refusal) => {
+            (*traced).refused(target.model, &ask.id, &refusal);
+            Err(refusal)
+        }
+    }
+}
+
+fn take_in(table: &TableReader, target: Target<'_>, ask: &mut Ask) -> Result<Asked, Refusal> {
+    let Target { model, version, headers, .. } = target;
     let routed =
         table.route(model, version, |sticky| routing_key(sticky, headers, &ask.others, &mut ask.id))?;
     let Routed { servable, arm, shadows } = routed;
-    let wanted = wanted(&servable, &ask)?;
-    let checked = servable.contract().check(ask.inputs).inspect_err(|_| servable.refused(ask.arrived))?;
+    let wanted = wanted(&servable, ask)?;
+    let checked = servable
+        .contract()
+        .check(std::mem::take(&mut ask.inputs))
+        .inspect_err(|_| servable.refused(ask.arrived))?;
     let timeout_us = ask.parameters.timeout_us;
     let stated = (timeout_us > 0).then(|| ask.arrived + Duration::from_micros(timeout_us));
     let rows = checked.rows;
@@ -264,7 +297,8 @@ pub fn begin(table: &TableReader, target: Target<'_>, mut ask: Ask) -> Result<As
             arm.ended(&servable, &ask.id, ask.arrived, Err(error));
         }
     })?;
-    Ok(Asked { answering, arm, watched, sampled, chosen, id: ask.id, wanted, rows })
+    let id = std::mem::take(&mut ask.id);
+    Ok(Asked { answering, arm, watched, sampled, chosen, traced: None, id, wanted, rows })
 }
 
 /// What keeps the request's user with a version. A request that has no id and goes by it gets one.
@@ -314,6 +348,10 @@ impl Asked {
         if let Some(chosen) = self.chosen {
             let arm = self.arm.as_ref().map(Arm::version);
             (*chosen).answered(&servable, (&id, arm), self.answering.arrived(), &response);
+        }
+        if let Some(traced) = self.traced {
+            let arm = self.arm.as_ref().map(Arm::version);
+            (*traced).answered(&servable, (&id, self.rows, arm), response.as_ref());
         }
         if let Some(arm) = &self.arm {
             arm.ended(&servable, &id, self.answering.arrived(), response.as_ref());

@@ -10,6 +10,7 @@ mod registry;
 mod text;
 mod tls;
 mod toml_file;
+mod trace;
 
 pub mod address;
 pub mod fault;
@@ -30,6 +31,7 @@ pub use self::{
     key::{Key, keys},
     registry::{Credentials, RegistryConfig, SourceConfig, TrustConfig, WebhookConfig},
     tls::{Port, TlsConfig},
+    trace::TraceSettings,
 };
 use crate::{repository::ControlMode, state::Limits};
 
@@ -63,6 +65,8 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
     /// Which requests are captured, and where they are kept.
     pub capture: CaptureSettings,
+    /// Which requests are traced, and who is told.
+    pub trace: TraceSettings,
     /// How drift is watched, and who is told.
     pub drift: DriftSettings,
     /// Which listeners are secured, and with what.
@@ -236,6 +240,7 @@ impl Config {
                 grace: Duration::from_millis(25_000),
             },
             capture: CaptureSettings::default(),
+            trace: TraceSettings::default(),
             drift: DriftSettings::default(),
             tls: TlsConfig::default(),
             admin_token_file: None,

@@ -58,6 +58,8 @@ pub mod cloud_event;
 
 pub mod capture;
 
+pub mod trace;
+
 pub mod drift;
 
 pub mod admin;

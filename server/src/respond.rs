@@ -55,6 +55,29 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// In a word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::Forbidden => "forbidden",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Conflict => "conflict",
+            Self::Precondition => "precondition",
+            Self::TooLarge => "too_large",
+            Self::UnsupportedMedia => "unsupported_media",
+            Self::SlowSender => "slow_sender",
+            Self::Exhausted => "exhausted",
+            Self::Unavailable => "unavailable",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::Unsupported => "unsupported",
+            Self::Internal => "internal",
+        }
+    }
+
     /// The HTTP status.
     #[must_use]
     pub fn status(self) -> StatusCode {

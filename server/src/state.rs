@@ -14,6 +14,7 @@ use crate::{
     repository::Repository,
     respond::{Kind, Refusal},
     token::TokenFile,
+    trace::Tracer,
     traffic::Traffic,
 };
 
@@ -87,6 +88,8 @@ pub struct State {
     pub capture: Option<Capture>,
     /// Who looks at a share of the requests.
     pub drift: Arc<Drift>,
+    /// Who traces a share of the requests, where that is wanted.
+    pub tracer: Option<Arc<Tracer>>,
     /// What is in flight.
     pub admission: Arc<Admission>,
     /// Bounds of one request.
@@ -146,6 +149,9 @@ impl State {
         self.drift.stop();
         if let Some(capture) = &self.capture {
             capture.stop();
+        }
+        if let Some(tracer) = &self.tracer {
+            tracer.stop();
         }
     }
 

@@ -2,9 +2,8 @@
 //! receiver that is down or does not answer costs events alone.
 
 use std::{
-    fs::{self, File},
+    fs,
     net::{Ipv4Addr, TcpListener},
-    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -13,58 +12,19 @@ use serde_json::{Value, json};
 
 use super::{status, written};
 use crate::support::{
-    call,
-    environment::Environment,
-    folder::Folder,
-    mlflow::free_port,
-    receiver,
-    server::{Server, root},
-    wait,
+    call, environment::Environment, folder::Folder, mlflow::free_port, printer::Printer, receiver,
+    server::Server, wait,
 };
 
 const SECRET: &str = "a secret of the test";
-/// Time for the interpreter and its packages to be there.
-const START_BOUND: Duration = Duration::from_secs(120);
-
-/// The receiver, in Python. It ends with the value.
-struct Receiver {
-    child: Child,
-    printed: tempfile::NamedTempFile,
+/// The receiver, in Python.
+fn receiving(folder: &Folder) -> Printer {
+    let secret = secret(folder).display().to_string();
+    Printer::start(Environment::Kserve, "event_receiver.py", &["--secret", &secret])
 }
 
-impl Receiver {
-    fn start(folder: &Folder) -> Self {
-        let printed = tempfile::NamedTempFile::new().expect("a file");
-        let mut python = Command::new(Environment::Kserve.python());
-        python.arg(root().join("tests/peers/event_receiver.py")).arg("--secret").arg(secret(folder));
-        let output = File::create(printed.path()).expect("it was made");
-        let child = python.stdout(Stdio::from(output)).stdin(Stdio::null()).spawn().expect("it starts");
-        let receiver = Self { child, printed };
-        assert!(wait::holds_within(START_BOUND, || !receiver.lines().is_empty()), "it names its port");
-        receiver
-    }
-
-    /// What it printed: whole lines.
-    fn lines(&self) -> Vec<Value> {
-        let text = fs::read_to_string(self.printed.path()).expect("it was made");
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        whole.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
-    }
-
-    fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/events", self.lines()[0]["port"])
-    }
-
-    fn events(&self) -> Vec<Value> {
-        self.lines().split_off(1)
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn url(receiver: &Printer) -> String {
+    format!("{}/events", receiver.base())
 }
 
 fn secret(folder: &Folder) -> std::path::PathBuf {
@@ -102,14 +62,14 @@ fn the_sdk_for_python_reads_what_kserves_logger_would_have_sent() {
     folder.put("hidden/1", "add_one");
     folder
         .write("hidden/model.toml", "[redaction.inputs]\nx = \"mask\"\n[redaction.outputs]\ny = \"hash\"\n");
-    let receiver = Receiver::start(&folder);
-    let server = telling(&folder, receiver.url(), 64 << 20);
+    let receiver = receiving(&folder);
+    let server = telling(&folder, url(&receiver), 64 << 20);
     for number in 0..10 {
         ask(&server, "m", &format!("row {number}%"), &json!([number, 0.5, -1]));
     }
     ask(&server, "hidden", "secret", &json!([987_654, 987_655, 987_656]));
-    wait::until("22 events were taken", || receiver.events().len() == 22);
-    let events = receiver.events();
+    wait::until("22 events were taken", || receiver.lines().len() == 22);
+    let events = receiver.lines();
     let of = |kind: &str, id: &str| -> Value {
         let fits = |event: &&Value| {
             event["attributes"]["type"] == format!("org.kubeflow.serving.inference.{kind}")

@@ -85,7 +85,7 @@ impl From<ModelError> for RemoteError {
 }
 
 /// Every cause of an error; the client's own says no more than that something failed.
-pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

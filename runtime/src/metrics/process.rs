@@ -12,6 +12,11 @@ pub fn refused(reason: &'static str) {
     metrics::counter!("gannet_refused_total", "reason" => reason).increment(1);
 }
 
+/// Spans of traced requests, by what became of them; of those that found no room, requests.
+pub fn traced(outcome: &'static str, count: u64) {
+    metrics::counter!("gannet_trace_spans_total", "outcome" => outcome).increment(count);
+}
+
 /// Open connections of one listener.
 pub fn connections(listener: &'static str, open: usize) {
     #[expect(clippy::cast_precision_loss, reason = "a count of connections")]
@@ -22,6 +27,10 @@ pub fn connections(listener: &'static str, open: usize) {
 pub fn describe(version: &'static str, runtime: &str) {
     metrics::describe_counter!("gannet_unloads_total", "Versions destroyed after their last request.");
     metrics::describe_counter!("gannet_refused_total", "Requests refused before a model was known.");
+    metrics::describe_counter!(
+        "gannet_trace_spans_total",
+        "Spans of traced requests, by what became of them."
+    );
     metrics::describe_gauge!("gannet_connections", "Open connections.");
     metrics::describe_gauge!("gannet_build_info", "Always 1; the labels say what runs.");
     metrics::gauge!("gannet_build_info", "version" => version, "onnxruntime" => runtime.to_owned()).set(1.0);

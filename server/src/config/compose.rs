@@ -284,6 +284,15 @@ fn check_outside(config: &Config, fault: &mut impl FnMut(&str, &str, &str, &str)
         let advice = "name the server's own tls.certificate and tls.key too";
         fault("tls.client_ca", "nothing without a tls.certificate", "a path", advice);
     }
+    let here = |url: &String| {
+        let uri: Option<http::Uri> = url.parse().ok();
+        uri.is_some_and(|uri| uri.host().is_some_and(gannet_registry::uri::is_loopback))
+    };
+    let in_clear = config.trace.url.as_ref().filter(|url| url.starts_with("http://") && !here(url));
+    if let Some(url) = in_clear.filter(|_| !config.trace.plain_http) {
+        let advice = "use https://, or say trace.plain_http = true where the network between is trusted";
+        fault("trace.url", "https://, or http:// to this machine", url, advice);
+    }
     if config.webhook.listen.is_some() && config.webhook.secret.is_none() {
         let advice =
             "name the secret that MLflow signs its webhooks with, such as webhook.secret = \"env:NAME\"";

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gannet_runtime::{Time, clock, table::TableReader};
+use gannet_runtime::{Time, clock};
 use http::{HeaderMap, Request, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -12,7 +12,8 @@ use prost::Message as _;
 use super::{codec, deadline, frame, pb};
 use crate::{
     admission::Permit,
-    ask, patience,
+    ask::{self, Protocol},
+    patience,
     respond::{Kind, Refusal},
     state::State,
 };
@@ -29,14 +30,20 @@ pub(super) struct Beside<'a> {
 /// # Errors
 /// A refusal from any step.
 pub(super) async fn answer(
-    table: &TableReader,
+    state: &State,
     request: pb::ModelInferRequest,
     beside: Beside<'_>,
 ) -> Result<pb::ModelInferResponse, Refusal> {
     let question = codec::read(request, clock::now(), beside.deadline)?;
     let codec::Question { model, version, ask, raw } = question;
-    let target = ask::Target { model: &model, version: version.as_deref(), headers: beside.metadata };
-    let answer = ask::begin(table, target, ask)?.answer().await?;
+    let target = ask::Target {
+        model: &model,
+        version: version.as_deref(),
+        headers: beside.metadata,
+        protocol: Protocol::Grpc,
+        tracer: state.tracer.as_deref(),
+    };
+    let answer = ask::begin(state.table(), target, ask)?.answer().await?;
     Ok(codec::write(&answer, raw))
 }
 
@@ -56,7 +63,7 @@ pub(super) async fn plain(
     let request = pb::ModelInferRequest::decode(message).map_err(|error| {
         Refusal::new(Kind::Internal, format!("the message is no inference.ModelInferRequest: {error}"))
     })?;
-    let frame = frame::encode(&answer(state.table(), request, beside).await?)?;
+    let frame = frame::encode(&answer(state, request, beside).await?)?;
     permit.grow(frame.len())?;
     Ok((frame, permit))
 }

@@ -100,7 +100,7 @@ impl GrpcInferenceService for InferenceService {
         answer(match (admitted, deadline) {
             (Ok(()), Ok(deadline)) => {
                 let beside = Beside { metadata: metadata.as_ref(), deadline };
-                infer::answer(self.state.table(), request, beside).await
+                infer::answer(&self.state, request, beside).await
             }
             (Err(refusal), _) | (_, Err(refusal)) => Err(refusal),
         })
@@ -211,7 +211,10 @@ impl GrpcInferenceService for InferenceService {
         &self,
         _: Request<pb::TraceSettingRequest>,
     ) -> Result<Response<pb::TraceSettingResponse>, Status> {
-        answer(Err(Refusal::new(Kind::Unsupported, "the trace extension is not offered; read the metrics")))
+        answer(Err(Refusal::new(
+            Kind::Unsupported,
+            "the trace extension is not offered; name a collector with trace.url, and send traceparent",
+        )))
     }
 
     async fn log_settings(

@@ -79,7 +79,7 @@ async fn answer(shared: Arc<Shared>, request: pb::ModelInferRequest, answers: Se
     let id = request.id.clone();
     let mut permit = state.admission.permit();
     let result = match permit.grow(request.encoded_len()) {
-        Ok(()) => infer::answer(state.table(), request, Beside { metadata, deadline: *deadline }).await,
+        Ok(()) => infer::answer(state, request, Beside { metadata, deadline: *deadline }).await,
         Err(refusal) => Err(refusal),
     };
     // Whether the caller still listens is checked where the stream is driven.

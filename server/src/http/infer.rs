@@ -14,7 +14,7 @@ use super::{
     codec, raw,
 };
 use crate::{
-    ask,
+    ask::{self, Protocol},
     respond::{Kind, Refusal},
     state::State,
 };
@@ -41,7 +41,8 @@ pub async fn infer(
         Some(0) => raw::decode(&*state.table().resolve(model, version)?, body, arrived)?,
         length => codec::decode(&body, length.unwrap_or(body.len()), arrived)?,
     };
-    let target = ask::Target { model, version, headers };
+    let (protocol, tracer) = (Protocol::Http, state.tracer.as_deref());
+    let target = ask::Target { model, version, headers, protocol, tracer };
     let answer = ask::begin(state.table(), target, ask)?.answer().await?;
     let encoded = codec::encode(&answer).map_err(|message| Refusal::new(Kind::Invalid, message))?;
     let mut response = respond(headers, encoded);

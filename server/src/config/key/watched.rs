@@ -5,7 +5,7 @@ use gannet_runtime::capture::ChosenBy;
 use serde_json::json;
 
 use super::{
-    super::{Credentials, Root, capture, drift},
+    super::{Credentials, Root, capture, drift, trace},
     BYTES, Key, MS_POSITIVE, ms, positive_ms, size,
 };
 
@@ -103,6 +103,41 @@ pub(super) const KEYS: &[Key] = &[
         "env:NAME or file:PATH",
         |c, g| c.capture.redaction_key = Some(Credentials::parse(g.text()?)?),
         c.capture.redaction_key.as_ref().map(ToString::to_string)
+    ),
+    key!(
+        "trace.url",
+        "the collector that spans of traced requests are sent to, OTLP over HTTP; nothing is traced without",
+        "https://HOST:PORT[/PATH] or http://...",
+        |c, g| c.trace.url = Some(trace::url(g)?),
+        c.trace.url
+    ),
+    key!(
+        "trace.rate",
+        "share traced of the requests whose callers say nothing of a trace (traceparent); of the others, what they say",
+        "a share from 0 to 1, or off",
+        |c, g| c.trace.rate = drift::share(g)?,
+        c.trace.rate
+    ),
+    key!(
+        "trace.service_name",
+        "what this service is called in traces",
+        "a text",
+        |c, g| c.trace.service_name = g.text().filter(|text| !text.is_empty())?.to_owned(),
+        c.trace.service_name
+    ),
+    key!(
+        "trace.credentials",
+        "what the collector is told: a bearer token, or the header's whole value",
+        "env:NAME or file:PATH",
+        |c, g| c.trace.credentials = Some(Credentials::parse(g.text()?)?),
+        c.trace.credentials.as_ref().map(ToString::to_string)
+    ),
+    key!(
+        "trace.plain_http",
+        "tell a collector on another machine without TLS",
+        "true or false",
+        |c, g| c.trace.plain_http = g.boolean()?,
+        c.trace.plain_http
     ),
     key!(
         "drift.rate",
