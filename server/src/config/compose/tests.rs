@@ -86,11 +86,40 @@ fn every_key_can_be_set_from_everywhere() {
             all.settings.push("capture.events_secret=env:SECRET".into());
             all.settings.push("capture.root=/capture".into());
         }
+        if name.starts_with("tls.") {
+            let others = ["tls.certificate", "tls.key"].into_iter().filter(|other| *other != name);
+            all.settings.extend(others.map(|other| format!("{other}=/file.pem")));
+        }
         let config = compose(&all).unwrap_or_else(|faults| panic!("{name}: {faults}"));
         assert_eq!(config.source(name), "--flag");
         all.flags.clear();
         assert_eq!(compose(&all).unwrap().source(name), format!("--set {name}"));
     }
+}
+
+#[test]
+fn nothing_leaves_the_machine_in_clear_unless_it_may() {
+    let check = |text: &str, part: &str| match compose(&sources(&[], text, &[])) {
+        Ok(config) if part.is_empty() => assert_eq!(config.warnings, [""; 0], "{text}"),
+        Ok(config) => assert!(config.warnings.concat().contains(part), "{text}: {:?}", config.warnings),
+        Err(faults) => assert!(!part.is_empty() && faults.to_string().contains(part), "{text}: {faults}"),
+    };
+    check("[trace]\nurl = \"http://127.0.0.1:4318\"\n", "");
+    check("[trace]\nurl = \"http://[::1]:4318\"\n", "");
+    check("[trace]\nurl = \"https://collector:4318\"\n", "");
+    check("[trace]\nurl = \"http://collector:4318\"\n", "expected https://, or http:// to this machine");
+    check("[trace]\nurl = \"http://collector:4318\"\nplain_http = true\n", "");
+    // tokens that come in clear are told of
+    let tokens = "[listen]\nhttp = \"0.0.0.0:1\"\n[inference]\ntoken_file = \"/tokens\"\n";
+    check(tokens, "tokens come to 0.0.0.0:1 (http), which is not loopback, in clear");
+    let secured = "[tls]\ncertificate = \"/c\"\nkey = \"/k\"\n";
+    check(&format!("{tokens}{secured}"), "");
+    let devices = "[ota]\nlisten = \"0.0.0.0:1\"\ndevices_file = \"/d\"\nkeys = [\"/k\"]\n";
+    check(devices, "devices come to 0.0.0.0:1");
+    check(&format!("{devices}{secured}"), "");
+    check(&format!("{secured}client_ca = \"/a\"\n"), "");
+    check("[tls]\nclient_ca = \"/a\"\n", "nothing without a tls.certificate");
+    check("[tls]\ncertificate = \"/a\"\n", "nothing without a tls.key");
 }
 
 #[test]
