@@ -12,6 +12,7 @@ mod command_line;
 mod control_modes;
 mod drift;
 mod edge;
+mod image;
 mod metrics_page;
 mod ota;
 mod overload;

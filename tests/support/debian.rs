@@ -30,15 +30,20 @@ pub(crate) fn program(lock: &str, name: &str) -> PathBuf {
     };
     let tools = cache().join("gannet/tools");
     let home = tools.join(format!("{}-{}", locked.package, locked.version));
-    let program = home.join("usr/bin").join(name);
+    let program = || {
+        ["usr/bin", "usr/sbin"]
+            .map(|folder| home.join(folder).join(name))
+            .into_iter()
+            .find(|path| path.exists())
+    };
     fs::create_dir_all(&tools).expect("a folder for tools");
     // one at a time: parallel tests and other runs wait until it is there
     let gate = fs::File::create(tools.join(format!("{name}.lock"))).expect("a lock file");
     gate.lock().expect("a lock");
-    if !program.exists() {
+    if program().is_none() {
         fetch(&locked, &tools, &home);
     }
-    program
+    program().unwrap_or_else(|| panic!("{} has no {name}", home.display()))
 }
 
 fn cache() -> PathBuf {
