@@ -28,7 +28,7 @@ use smallvec::SmallVec;
 
 use crate::{
     respond::Refusal,
-    trace::{Traced, Tracer},
+    trace::{Protocol, Traced, Tracer},
 };
 
 /// Parameters that nobody knows and that are kept, because a route may go by one of them; further ones are not.
@@ -47,15 +47,6 @@ pub struct Target<'a> {
     pub protocol: Protocol,
     /// Who traces some requests.
     pub tracer: Option<&'a Tracer>,
-}
-
-/// How a request came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP, version 1 or 2.
-    Http,
-    /// gRPC.
-    Grpc,
 }
 
 /// A parsed request.
@@ -258,7 +249,8 @@ struct Wanted {
 /// # Errors
 /// A [`Refusal`] from any of these.
 pub fn begin(table: &TableReader, target: Target<'_>, mut ask: Ask) -> Result<Asked, Refusal> {
-    let traced = target.tracer.and_then(|tracer| tracer.begin(&target, ask.arrived));
+    let traced =
+        target.tracer.and_then(|tracer| tracer.begin((target.headers, target.protocol), ask.arrived));
     let Some(traced) = traced else { return take_in(table, target, &mut ask) };
     match take_in(table, target, &mut ask) {
         Ok(asked) => Ok(Asked { traced: Some(traced), ..asked }),

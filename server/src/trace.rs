@@ -4,23 +4,23 @@
 
 mod context;
 mod otlp;
+mod record;
 mod sender;
 
-use std::{cell::Cell, hash::BuildHasher as _, io, sync::Arc, thread::JoinHandle};
+use std::{io, sync::Arc, thread::JoinHandle};
 
 use gannet_models::Version;
-use gannet_runtime::{
-    InferError, InferResponse, Time, clock, metrics::process, request::Timing, servable::Servable,
-};
-use gannet_stats::random::Random;
+use gannet_runtime::{InferError, InferResponse, Time, clock, metrics::process, servable::Servable};
+use http::HeaderMap;
 use tokio::sync::mpsc;
 
-use self::{context::Context, sender::Sending};
-use crate::{
-    ask::{Protocol, Target},
-    config::TraceSettings,
-    respond::Refusal,
+pub use self::record::Protocol;
+use self::{
+    context::{Context, own_number, random},
+    record::{Outcome, Record},
+    sender::Sending,
 };
+use crate::{config::TraceSettings, respond::Refusal};
 
 /// Requests that wait to be told of; more are dropped.
 const WAITING_MAX: usize = 16_384;
@@ -43,38 +43,6 @@ pub(crate) struct Traced {
     waiting: mpsc::Sender<Record>,
 }
 
-/// A request, as it is told of.
-#[derive(Debug)]
-struct Record {
-    /// Whose part it is; without a parent it is the first of its trace.
-    context: Context,
-    /// Its own number.
-    span: [u8; 8],
-    protocol: Protocol,
-    model: String,
-    id: String,
-    arrived: Time,
-    ended: Time,
-    outcome: Outcome,
-}
-
-#[derive(Debug)]
-enum Outcome {
-    Answered {
-        version: Version,
-        /// The version that the request was assigned to, if its model has a route.
-        arm: Option<Version>,
-        rows: usize,
-        timing: Timing,
-    },
-    Failed {
-        version: Option<Version>,
-        /// One of a few words.
-        kind: &'static str,
-        message: String,
-    },
-}
-
 impl Tracer {
     /// Starts the thread that sends spans; `None` where nothing is to be sent. `server` is this server's name.
     ///
@@ -92,8 +60,12 @@ impl Tracer {
     }
 
     /// A request's trace, if its caller traces it, or chance chooses one that says nothing of that.
-    pub(crate) fn begin(&self, target: &Target<'_>, arrived: Time) -> Option<Box<Traced>> {
-        let context = match Context::of(target.headers) {
+    pub(crate) fn begin(
+        &self,
+        (headers, protocol): (&HeaderMap, Protocol),
+        arrived: Time,
+    ) -> Option<Box<Traced>> {
+        let context = match Context::of(headers) {
             Some(context) => Some(context).filter(|context| context.sampled),
             None if self.rate <= 0.0 => None,
             None => random(|random| {
@@ -102,7 +74,7 @@ impl Tracer {
         };
         context.map(|context| {
             let (span, waiting) = (random(own_number), self.waiting.clone());
-            Box::new(Traced { context, span, protocol: target.protocol, arrived, waiting })
+            Box::new(Traced { context, span, protocol, arrived, waiting })
         })
     }
 
@@ -157,21 +129,4 @@ impl Traced {
 
 fn failed(version: Option<Version>, refusal: &Refusal) -> Outcome {
     Outcome::Failed { version, kind: refusal.kind.name(), message: refusal.message.clone().into_owned() }
-}
-
-/// A span's number: any but 0.
-fn own_number(random: &mut Random) -> [u8; 8] {
-    (random.bits() | 1).to_be_bytes()
-}
-
-/// This thread's chance.
-fn random<T>(draw: impl FnOnce(&mut Random) -> T) -> T {
-    thread_local! {
-        static STATE: Cell<Option<u64>> = const { Cell::new(None) };
-    }
-    let seed = STATE.get().unwrap_or_else(|| std::hash::RandomState::new().hash_one(clock::now().as_ns()));
-    let mut random = Random::new(seed);
-    let drawn = draw(&mut random);
-    STATE.set(Some(random.bits()));
-    drawn
 }

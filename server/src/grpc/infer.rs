@@ -12,10 +12,10 @@ use prost::Message as _;
 use super::{codec, deadline, frame, pb};
 use crate::{
     admission::Permit,
-    ask::{self, Protocol},
-    patience,
+    ask, patience,
     respond::{Kind, Refusal},
     state::State,
+    trace::Protocol,
 };
 
 /// What came beside a message.

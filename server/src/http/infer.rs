@@ -14,9 +14,10 @@ use super::{
     codec, raw,
 };
 use crate::{
-    ask::{self, Protocol},
+    ask,
     respond::{Kind, Refusal},
     state::State,
+    trace::Protocol,
 };
 
 static JSON: LazyLock<HeaderValue> = LazyLock::new(|| HeaderValue::from_static("application/json"));

@@ -1,6 +1,10 @@
-//! Whose trace a request is part of, as the headers `traceparent` and `tracestate` of W3C's Trace Context say. Pure. Must
-//! not know requests.
+//! Whose trace a request is part of, as the headers `traceparent` and `tracestate` of W3C's Trace Context say, and the
+//! numbers of traces and spans of our own. Must not know requests.
 
+use std::{cell::Cell, hash::BuildHasher as _};
+
+use gannet_runtime::clock;
+use gannet_stats::random::Random;
 use http::{HeaderMap, HeaderName};
 
 const PARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -65,6 +69,23 @@ fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
         *byte = digit(pair[0])? << 4 | digit(pair[1])?;
     }
     (text.len() == 2 * N).then_some(bytes)
+}
+
+/// A span's number: any but 0.
+pub(super) fn own_number(random: &mut Random) -> [u8; 8] {
+    (random.bits() | 1).to_be_bytes()
+}
+
+/// This thread's chance.
+pub(super) fn random<T>(draw: impl FnOnce(&mut Random) -> T) -> T {
+    thread_local! {
+        static STATE: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+    let seed = STATE.get().unwrap_or_else(|| std::hash::RandomState::new().hash_one(clock::now().as_ns()));
+    let mut random = Random::new(seed);
+    let drawn = draw(&mut random);
+    STATE.set(Some(random.bits()));
+    drawn
 }
 
 #[cfg(test)]

@@ -5,8 +5,11 @@ use gannet_runtime::{Time, clock};
 use gannet_stats::random::Random;
 use prost::Message;
 
-use super::{Outcome, Record, own_number, random};
-use crate::{ask::Protocol, state::SERVER_VERSION};
+use super::{
+    context::{own_number, random},
+    record::{Outcome, Protocol, Record},
+};
+use crate::state::SERVER_VERSION;
 
 const INTERNAL: i32 = 1;
 const SERVER: i32 = 2;

@@ -8,8 +8,8 @@ use http::{HeaderValue, StatusCode, header};
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    Record,
     otlp::{self, Sender},
+    record::Record,
 };
 use crate::config::{Credentials, TraceSettings};
 
