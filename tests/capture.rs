@@ -110,6 +110,8 @@ fn what_is_captured_is_read_replayed_judged_and_erased() {
     let ids: BTreeSet<&str> =
         found["ids"].as_array().expect("ids").iter().map(|id| id.as_str().expect("a text")).collect();
     assert!(ids.len() == 300 && ids.contains("row-0") && ids.contains("row-299"));
+    // times have microseconds: of one in a thousand they happen to be 0
+    assert!(found["fine_times"].as_u64() > Some(250), "{found}");
     let first = &found["first"];
     assert_eq!(
         (&first["version"], &first["probability"], &first["rows"]),

@@ -39,6 +39,7 @@ print(
             "duckdb": list(counted),
             "first_file_columns": first.column_names if first is not None else [],
             "ids": [row["request_id"] for row in rows],
+            "fine_times": sum(row["time"].microsecond % 1000 != 0 for row in rows),
             "sequences": [row["sequence"] for row in rows],
             "first": shown(rows[0]) if rows else None,
             "last": shown(rows[-1]) if rows else None,

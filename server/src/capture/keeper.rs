@@ -156,10 +156,9 @@ impl Keeper {
             data: tensor.data.clone(),
         };
         let timing = &copy.timing;
-        let ms = i64::try_from(clock::wall_ms(copy.arrived)).unwrap_or(0);
         Row {
             id: copy.id.clone(),
-            time_us: ms.saturating_mul(1000),
+            time_us: i64::try_from(clock::wall_ns(copy.arrived) / 1000).unwrap_or(0),
             version: copy.servable.version.to_string(),
             arm: copy.arm.as_ref().map(ToString::to_string),
             sequence: copy.sequence,
