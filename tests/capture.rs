@@ -36,10 +36,16 @@ use crate::{
 const READ_BOUND: Duration = Duration::from_secs(120);
 
 fn capturing(folder: &Folder, place: &Path) -> Server {
+    capturing_as("", folder, place)
+}
+
+/// As a server of that name.
+fn capturing_as(name: &str, folder: &Folder, place: &Path) -> Server {
     Server::start(&folder.path(), |config| {
         config.capture.root = Some(Root::Folder(place.to_owned()));
         config.capture.tap.rate = 1.0;
         config.capture.flush = Duration::from_millis(100);
+        config.registry.server_name = name.into();
     })
 }
 
@@ -172,6 +178,43 @@ fn what_is_captured_is_read_replayed_judged_and_erased() {
     send(&server, &rows, 20, |_| {});
     written(&server, 320);
     assert_eq!(read(&table)["rows"], 319);
+}
+
+#[test]
+fn small_files_are_joined_and_every_row_stays() {
+    let (folder, rows) = tumours();
+    let place = tempfile::tempdir().expect("a folder");
+    let server = capturing(&folder, place.path());
+    for sent in 1..=30_u64 {
+        send(&server, &rows, 1, |_| {});
+        written(&server, sent);
+    }
+    let table = table(place.path(), "breast_cancer");
+    let (at, found) = (place.path().display().to_string(), read(&table));
+    // eight at a time, and those that came since
+    assert_eq!(
+        (&found["rows"], &found["duckdb"][0], sequences(&found)),
+        (&json!(30), &json!(30), (0..30).collect::<Vec<u64>>()),
+        "{found}"
+    );
+    assert!(found["files"].as_u64() < Some(12), "{found}");
+    drop(server);
+    // what two others left, who are not yet at eight, is joined by hand
+    for name in ["a", "b"] {
+        let server = capturing_as(name, &folder, place.path());
+        for sent in 1..=5_u64 {
+            send(&server, &rows, 1, |_| {});
+            written(&server, sent);
+        }
+    }
+    let (code, said, why) = gannet(&["capture", "join", &at]);
+    assert!(code == Some(0) && said.contains("files became 1"), "{said}{why}");
+    let after = read(&table);
+    assert_eq!((&after["rows"], &after["duckdb"][0]), (&json!(40), &json!(40)), "{after}");
+    assert!(after["files"].as_u64() < Some(10), "{after}");
+    let (code, said, why) = gannet(&["capture", "erase", &at, "--request-id", "row-0"]);
+    assert!(code == Some(0) && said.starts_with("40 rows"), "{said} {why}");
+    assert!(!in_any_file(&table, "row-0,"), "nowhere");
 }
 
 /// Whether a file below holds these bytes.

@@ -1,6 +1,7 @@
 //! One table: its files, its log, and what keeps both bounded. Must not know who captures, nor what a row is for.
 
 mod erase;
+mod join;
 mod keep;
 
 use std::{
@@ -12,7 +13,11 @@ use std::{
 use bytes::Bytes;
 use gannet_models::Digest;
 
-pub use self::{erase::Erased, keep::Keep, keep::Kept};
+pub use self::{
+    erase::Erased,
+    join::{Join, Joined},
+    keep::{Keep, Kept},
+};
 use crate::{
     CaptureError, Captured, Layout, Storage, decode,
     delta::{Action, Add, Format, Metadata, Protocol, Snapshot, commit, load},
@@ -100,11 +105,13 @@ impl File {
     /// A file of so many rows of one day.
     #[must_use]
     pub fn new(instance: &str, date: &str, content: Bytes, rows: u64) -> Self {
-        // what stands in a path of the log is a URI: only what needs no escape
-        let plain: String =
-            instance.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        let path = format!("{PARTITION}={date}/{plain}-{}.parquet", unique());
+        let path = format!("{PARTITION}={date}/{}-{}.parquet", Self::plain(instance), unique());
         Self { path, date: date.to_owned(), content, rows }
+    }
+
+    /// A name as it stands in a path. In the log that is a URI: only what needs no escape.
+    fn plain(instance: &str) -> String {
+        instance.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
     }
 
     /// Bytes.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use gannet_capture::{Storage, Table, tables};
+use gannet_capture::{CaptureError, Storage, Table, table::Join, tables};
 use gannet_runtime::clock;
 use serde_json::json;
 
@@ -21,8 +21,13 @@ Examples:
   gannet capture ls /var/lib/capture                    tables, rows, bytes, days
   gannet capture ls s3://bucket/capture --credentials env:STORE --model churn
   gannet capture erase /var/lib/capture --request-id 7f3a-11
+  gannet capture join /var/lib/capture                  what servers that are gone left in many small files
 
 Exit codes: 0 done, 1 it could not be, 64 wrong arguments.";
+
+/// Times that servers may be first.
+const CONFLICTS_MAX: u32 = 16;
+const DAY_MS: i64 = 86_400_000;
 
 /// The commands of `gannet capture`.
 #[derive(Debug, Subcommand)]
@@ -33,6 +38,9 @@ pub(super) enum CaptureCommand {
     /// Erase every row of a request: files that hold it are written again without it, and the old ones removed
     #[command(after_long_help = EXAMPLES)]
     Erase(EraseArgs),
+    /// Join small files of the same day, whoever wrote them; servers that capture join their own
+    #[command(after_long_help = EXAMPLES)]
+    Join(JoinArgs),
 }
 
 /// Where tables lie.
@@ -68,6 +76,12 @@ pub(super) struct EraseArgs {
     /// The request's id
     #[arg(long, value_name = "ID")]
     request_id: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct JoinArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
 }
 
 type Failed = (u8, String);
@@ -111,6 +125,7 @@ pub(super) fn run(command: &CaptureCommand) -> u8 {
     let done = match command {
         CaptureCommand::Ls(args) => list(args),
         CaptureCommand::Erase(args) => erase(args),
+        CaptureCommand::Join(args) => join(args),
     };
     done.map_or_else(
         |(code, why)| {
@@ -150,8 +165,36 @@ fn list(args: &LsArgs) -> Result<(), Failed> {
     Ok(())
 }
 
+fn now_ms() -> i64 {
+    i64::try_from(clock::wall_ms(clock::now())).unwrap_or(i64::MAX)
+}
+
+fn join(args: &JoinArgs) -> Result<(), Failed> {
+    let settings = CaptureSettings::default();
+    let what = Join { instance: None, bytes_max: settings.file_bytes, span_ms: DAY_MS };
+    for mut table in args.place.open()? {
+        let (mut files, mut into, mut others) = (0, 0, 0);
+        loop {
+            match table.join(&what, now_ms()) {
+                Ok(joined) if joined.files > 0 => (files, into) = (files + joined.files, into + joined.into),
+                Ok(_) => break,
+                // a server that captures was first: look again
+                Err(CaptureError::Conflict(_)) if others < CONFLICTS_MAX => {
+                    others += 1;
+                    table.refresh().map_err(|error| (EXIT_REFUSED, error.to_string()))?;
+                }
+                Err(error) => {
+                    return Err((EXIT_REFUSED, format!("{error}; nothing is half done: ask again")));
+                }
+            }
+        }
+        say(format_args!("{}  {files} files became {into}, {} in all", table.root(), table.summary().files));
+    }
+    Ok(())
+}
+
 fn erase(args: &EraseArgs) -> Result<(), Failed> {
-    let now_ms = i64::try_from(clock::wall_ms(clock::now())).unwrap_or(i64::MAX);
+    let now_ms = now_ms();
     let (mut rows, mut files, mut waiting) = (0, 0, 0);
     for mut table in args.place.open()? {
         let erased = table

@@ -103,8 +103,10 @@ pub(crate) fn commit(
     let removes: Vec<&Remove> = actions.iter().filter_map(|action| action.remove.as_ref()).collect();
     for _ in 0..ATTEMPTS_MAX {
         load(storage, root, snapshot)?;
-        // a write that seemed to fail may have come through
-        if !adds.is_empty() && adds.iter().all(|add| snapshot.files.contains_key(&add.path)) {
+        // a write that seemed to fail may have come through, and its file may have gone since
+        let was_there =
+            |add: &&Add| snapshot.files.contains_key(&add.path) || snapshot.removed.contains_key(&add.path);
+        if !adds.is_empty() && adds.iter().all(was_there) {
             return Ok(false);
         }
         if let Some(gone) = removes.iter().find(|remove| !snapshot.files.contains_key(&remove.path)) {

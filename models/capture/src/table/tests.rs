@@ -367,6 +367,99 @@ fn a_request_is_erased_wherever_it_is() {
     assert_eq!(table.erase("nobody", NOW).unwrap(), Erased::default());
 }
 
+const JOIN: Join<'_> = Join { instance: Some("here"), bytes_max: 32 << 20, span_ms: DAY };
+
+/// Every row, in an order of its own.
+fn sorted(table: &Table) -> Vec<Captured> {
+    let mut rows = all(table);
+    rows.sort_by(|a, b| a.id.cmp(&b.id));
+    rows
+}
+
+#[test]
+fn joining_leaves_every_row_as_it_was() {
+    let fixture = Fixture::new(Redactor::default());
+    let mut table = fixture.table();
+    let files: Vec<File> =
+        (0..20).map(|at| fixture.file(&[Random(at).row(&format!("{at:02}"), at)])).collect();
+    for (at, file) in files.iter().enumerate() {
+        table.append(file, NOW + i64::try_from(at).unwrap()).unwrap();
+    }
+    let (before, reader) = (sorted(&table), fixture.table());
+    assert_eq!(table.join(&JOIN, NOW + 100).unwrap(), Joined { files: 20, into: 1 });
+    assert_eq!(table.join(&JOIN, NOW + 100).unwrap(), Joined::default(), "there is nothing left to join");
+    let summary = fixture.table().summary();
+    assert_eq!((summary.files, summary.rows, sorted(&fixture.table())), (1, 20, before.clone()));
+    assert_eq!(sorted(&reader), before, "who began to read before can go on");
+    // a write that seemed to have failed is tried again, though its file was joined meanwhile
+    table.append(&files[3], NOW + 101).unwrap();
+    fixture.table().append(&files[4], NOW + 101).unwrap();
+    assert_eq!(sorted(&fixture.table()), before);
+    // what was joined is as old as the newest of it
+    let keep = Keep { retention_ms: Some(DAY) };
+    let kept = table.keep(keep, NOW + DAY + 19).unwrap();
+    assert_eq!((kept.removed, kept.deleted), (0, 20), "the old files go once nobody reads them");
+    assert_eq!(table.keep(keep, NOW + DAY + 20).unwrap().removed, 1);
+}
+
+#[test]
+fn what_is_erased_comes_back_by_no_join() {
+    let fixture = Fixture::new(Redactor::default());
+    let (mut table, mut other) = (fixture.table(), fixture.table());
+    for at in 0..10 {
+        table.append(&fixture.file(&[Random(at).row(&format!("{at}"), at)]), NOW).unwrap();
+    }
+    other.refresh().unwrap();
+    assert_eq!(table.erase("7", NOW + 1).unwrap().rows, 1);
+    // which knows nothing of that yet, and finds a file gone
+    assert!(matches!(other.join(&JOIN, NOW + 2), Err(CaptureError::Conflict(_))));
+    other.refresh().unwrap();
+    assert_eq!(other.join(&JOIN, NOW + 3).unwrap(), Joined { files: 9, into: 1 });
+    // what was joined still lies there for those who read, and not for what is erased
+    assert_eq!(table.erase("3", NOW + 4).unwrap(), Erased { rows: 1, files: 2, being_written: 0 });
+    let left: Vec<String> = (0..10).filter(|at| ![3, 7].contains(at)).map(|at| at.to_string()).collect();
+    assert_eq!(ids(&fixture.table()), left);
+    for item in fixture.storage.list(table.root()).unwrap() {
+        if item.key.ends_with(".parquet") && !item.key.contains("_delta_log") {
+            let held = fixture.storage.read(&item.key).unwrap().unwrap();
+            for batch in decode::batches("x", held, Some(&["request_id"])).unwrap() {
+                let shown = format!("{:?}", batch.unwrap());
+                assert!(!shown.contains("\"3\"") && !shown.contains("\"7\""), "{}", item.key);
+            }
+        }
+    }
+}
+
+#[test]
+fn two_who_join_the_same_lose_nothing() {
+    let fixture = Fixture::new(Redactor::default());
+    let mut table = fixture.table();
+    for at in 0..40 {
+        table.append(&fixture.file(&[Random(at).row(&format!("{at:02}"), at)]), NOW).unwrap();
+    }
+    let before = sorted(&table);
+    std::thread::scope(|scope| {
+        for writer in 0..3u64 {
+            let fixture = &fixture;
+            scope.spawn(move || {
+                let mut table = fixture.table();
+                for at in 0..10 {
+                    let row = Random(writer).row(&format!("new {writer} {at}"), at);
+                    table.append(&fixture.file(&[row]), NOW).unwrap();
+                    match table.join(&JOIN, NOW) {
+                        Ok(_) | Err(CaptureError::Conflict(_)) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+        }
+    });
+    let table = fixture.table();
+    let after = sorted(&table);
+    assert_eq!((after.len(), &after[..40]), (70, &before[..]));
+    assert!(table.summary().files < 40, "{:?}", table.summary());
+}
+
 #[test]
 fn a_table_that_is_not_ours_is_told() {
     let fixture = Fixture::new(Redactor::default());
