@@ -251,16 +251,17 @@ struct Wanted {
 pub fn begin(table: &TableReader, target: Target<'_>, mut ask: Ask) -> Result<Asked, Refusal> {
     let traced =
         target.tracer.and_then(|tracer| tracer.begin((target.headers, target.protocol), ask.arrived));
-    let Some(traced) = traced else { return take_in(table, target, &mut ask) };
-    match take_in(table, target, &mut ask) {
-        Ok(asked) => Ok(Asked { traced: Some(traced), ..asked }),
-        Err(refusal) => {
-            (*traced).refused(target.model, &ask.id, &refusal);
-            Err(refusal)
+    let mut taken = take_in(table, target, &mut ask);
+    if let Some(traced) = traced {
+        match &mut taken {
+            Ok(asked) => asked.traced = Some(traced),
+            Err(refusal) => (*traced).refused(target.model, &ask.id, refusal),
         }
     }
+    taken
 }
 
+#[inline]
 fn take_in(table: &TableReader, target: Target<'_>, ask: &mut Ask) -> Result<Asked, Refusal> {
     let Target { model, version, headers, .. } = target;
     let routed =
