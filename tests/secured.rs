@@ -82,6 +82,12 @@ fn what_people_call_with_speaks_tls() {
     let why = models(&server, &other).expect_err("nobody it trusts signed that");
     assert!(why.contains("no TLS was agreed on") && why.contains("SSL_CERT_FILE"), "{why}");
     assert!(other.ask(server.http(), None, "GET /v2", b"").is_err());
+    drop(server);
+    // an authority's own certificate, as openssl makes one where nothing else is said, and what to do about it
+    let own = authority.own();
+    let server = Server::start(Folder::with_add_one().path().as_path(), |config| secure(config, &own));
+    let why = models(&server, &authority).expect_err("an authority is no server");
+    assert!(why.contains("it shows an authority's own certificate"), "{why}");
 }
 
 #[test]

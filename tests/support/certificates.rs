@@ -28,18 +28,24 @@ pub(crate) struct Signed {
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");
         let own = params.self_signed(&key).expect("a certificate");
         fs::write(folder.path().join("ca.pem"), own.pem()).expect("a file");
+        fs::write(folder.path().join("ca.key"), key.serialize_pem()).expect("a file");
         Self { folder, issuer: Issuer::new(params, key) }
     }
 
     /// The file of the authority's own certificate.
     pub(crate) fn certificate(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
+    }
+
+    /// What it signs with.
+    pub(crate) fn own(&self) -> Signed {
+        Signed { certificate: self.certificate(), key: self.folder.path().join("ca.key") }
     }
 
     /// Signs a certificate for this machine, and writes it to the files `name.pem` and `name.key`.

@@ -92,5 +92,17 @@ pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
         text = cause.to_string();
         next = cause.source();
     }
+    explained(text)
+}
+
+/// What a library says, and what to do where that is not plain.
+#[must_use]
+pub fn explained(text: String) -> String {
+    if text.contains("CaUsedAsEndEntity") {
+        return format!(
+            "{text}: it shows an authority's own certificate; sign one of its own with that, or make it with \
+             basicConstraints=CA:FALSE"
+        );
+    }
     text
 }

@@ -44,7 +44,7 @@ pub mod push;
 pub mod error;
 
 pub use board::{AspiredState, FetchState, SourceState};
-pub use error::{RegistryError, RemoteError, causes};
+pub use error::{RegistryError, RemoteError, causes, explained};
 pub use fetch::FetchLimits;
 pub use filesystem::{FilesystemOptions, FilesystemSource};
 pub use gannet_models::{IngestLimits, VersionLocation};

@@ -118,7 +118,8 @@ fn secure(mut stream: TcpStream, host: &str) -> io::Result<StreamOwned<ClientCon
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let mut connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
     while connection.is_handshaking() {
-        connection.complete_io(&mut stream)?;
+        let agreed = connection.complete_io(&mut stream);
+        agreed.map_err(|error| io::Error::other(gannet_registry::explained(error.to_string())))?;
     }
     Ok(StreamOwned::new(connection, stream))
 }

@@ -225,7 +225,7 @@ fn failure(error: &reqwest::Error) -> Failure {
         why.push_str(&format!(": {}", cause as &dyn Display));
         source = cause.source();
     }
-    Failure { kind: kind.to_owned(), why }
+    Failure { kind: kind.to_owned(), why: gannet_registry::explained(why) }
 }
 
 #[cfg(test)]
