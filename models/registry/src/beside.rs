@@ -9,7 +9,7 @@ use std::{
 };
 
 use gannet_models::{
-    Artifact, Digest,
+    Artifact, Digest, ModelError,
     digest::FileEntry,
     scan::{ScannedFile, Stamp},
 };
@@ -33,9 +33,20 @@ pub(crate) fn scanned(version: &Path) -> Option<ScannedFile> {
     Some(ScannedFile { name: MANIFEST_FILE.to_owned(), path, stamp })
 }
 
-/// Writes the list; before the version itself is moved into its place.
+/// Writes the list; once the version itself is in its place, for whoever comes second must not.
 pub(crate) fn write(version: &Path, files: &[FileEntry]) -> Result<(), RemoteError> {
     write_whole(&beside(version), Manifest::of(files).to_json().as_bytes())
+}
+
+/// Takes the list away, if it is there.
+pub(crate) fn forget(version: &Path) -> Result<(), RemoteError> {
+    let list = beside(version);
+    match fs::remove_file(&list) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(ModelError::io(&list, "remove")(error).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether the files of a version are those of the list beside it, if there is one.

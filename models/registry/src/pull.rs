@@ -196,9 +196,10 @@ fn place(artifact: &Artifact, path: &Path) -> Result<(), RemoteError> {
         fs::copy(artifact.dir().join(&file.path), &to).map_err(ModelError::io(&to, "copy to"))?;
     }
     if path.exists() {
+        // no list says of the new files what the old ones were
+        beside::forget(path)?;
         fs::remove_dir_all(path).map_err(ModelError::io(path, "replace"))?;
     }
-    beside::write(path, artifact.files())?;
     fs::rename(&part, path).map_err(ModelError::io(path, "move the copy to"))?;
-    Ok(())
+    beside::write(path, artifact.files())
 }

@@ -158,10 +158,11 @@ fn to_folder(package: &Package<'_>, target: &Path) -> Result<(String, bool), Rem
     }
     let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     // what begins with a dot is no version to anyone who looks
-    let part = target.with_file_name(format!(".{name}.{}.part", std::process::id()));
+    let part = target.with_file_name(format!(".{name}.{:x}.part", crate::chance().to_bits()));
     let copied = copy_all(package, &part).and_then(|()| {
-        beside::write(target, &package.files)?;
         fs::rename(&part, target).map_err(ModelError::io(target, "move the copy to"))?;
+        // only who has the version says what it is
+        beside::write(target, &package.files)?;
         Ok(())
     });
     if copied.is_err() {
@@ -210,5 +211,30 @@ mod tests {
         let message = push().unwrap_err().to_string();
         assert!(message.contains("a version never changes"), "{message}");
         assert_eq!(fs::read(repository.join("1/model.onnx")).unwrap(), b"m");
+    }
+
+    #[test]
+    fn of_two_who_push_the_same_version_the_list_is_the_firsts() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = gannet_models::Store::open(&dir.path().join("store")).unwrap();
+        for round in 0..20 {
+            let target = dir.path().join(format!("models/iris/{round}"));
+            fs::create_dir_all(target.parent().unwrap()).unwrap();
+            let spec = |text: &str| SourceSpec::new(ModelName::new("iris").unwrap(), text).unwrap();
+            let pushed = std::thread::scope(|scope| {
+                let push_one = |text: &'static str| {
+                    let package = dir.path().join(format!("{round}-{text}"));
+                    fs::create_dir(&package).unwrap();
+                    fs::write(package.join("model.onnx"), text).unwrap();
+                    let uri = format!("file://{}", target.display());
+                    scope.spawn(move || push(&package, &spec(&uri), &IngestLimits::default()).is_ok())
+                };
+                ["a", "b"].map(push_one).map(|thread| thread.join().unwrap())
+            });
+            assert!(pushed.contains(&true), "{pushed:?}");
+            let location = VersionLocation { path: target.clone(), root: target.clone(), stored_as: None };
+            let artifact = store.ingest(&location, &IngestLimits::default()).unwrap();
+            assert_eq!(crate::beside::check(&target, &artifact), Ok(()));
+        }
     }
 }
