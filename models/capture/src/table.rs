@@ -65,6 +65,9 @@ impl std::fmt::Debug for Table {
     }
 }
 
+/// Characters of such a text.
+const UNIQUE_CHARS: usize = 36;
+
 /// A text that nobody else has: 128 bits of chance, written as UUIDs are.
 pub(crate) fn unique() -> String {
     // each state is seeded by the system, and no two of a process are the same
@@ -107,6 +110,13 @@ impl File {
     pub fn new(instance: &str, date: &str, content: Bytes, rows: u64) -> Self {
         let path = format!("{PARTITION}={date}/{}-{}.parquet", Self::plain(instance), unique());
         Self { path, date: date.to_owned(), content, rows }
+    }
+
+    /// Whether a file of this name is an instance's: nothing but a unique text is behind that, for `a` is not `a-b`.
+    fn is_of(name: &str, instance: &str) -> bool {
+        let behind = name.strip_prefix(&Self::plain(instance)).and_then(|rest| rest.strip_prefix('-'));
+        let unique = behind.and_then(|rest| rest.strip_suffix(".parquet"));
+        unique.is_some_and(|unique| unique.len() == UNIQUE_CHARS)
     }
 
     /// A name as it stands in a path. In the log that is a URI: only what needs no escape.

@@ -86,12 +86,11 @@ impl Table {
 
 /// The first files that are to be joined, oldest first. Pure.
 fn group<'a>(files: impl Iterator<Item = &'a Add>, join: &Join<'_>) -> Option<Vec<Add>> {
-    let prefix = join.instance.map(|instance| format!("{}-", File::plain(instance)));
     let bytes_max = i64::try_from(join.bytes_max).unwrap_or(i64::MAX);
     let mut alike: BTreeMap<(String, u32), Vec<&Add>> = BTreeMap::new();
     for add in files {
         let (_, name) = add.path.rsplit_once('/').unwrap_or(("", &add.path));
-        let ours = prefix.as_ref().is_none_or(|prefix| name.starts_with(prefix.as_str()));
+        let ours = join.instance.is_none_or(|instance| File::is_of(name, instance));
         let date = add.partition_values.get(PARTITION).cloned().flatten();
         if let Some(date) = date.filter(|_| ours && add.size <= bytes_max / 2 && rows_of(add) > 0) {
             alike.entry((date, magnitude(add.size))).or_default().push(add);
@@ -138,6 +137,11 @@ mod tests {
         }
     }
 
+    /// As long as what tells files apart.
+    fn unique(at: i64) -> String {
+        format!("{at:08}-0000-4000-8000-000000000000")
+    }
+
     #[test]
     fn files_that_are_alike_are_joined() {
         let join = Join { instance: Some("host.a"), bytes_max: 1 << 20, span_ms: 1000 };
@@ -149,13 +153,13 @@ mod tests {
         let many = |count: i64, change: &dyn Fn(i64, &mut Add)| -> Vec<Add> {
             (0..count)
                 .map(|at| {
-                    let mut add = file(&format!("host-a-{at}"), "2026-11-01", 1000, at);
+                    let mut add = file(&format!("host-a-{}", unique(at)), "2026-11-01", 1000, at);
                     change(at, &mut add);
                     add
                 })
                 .collect()
         };
-        let names: Vec<String> = (0..8).map(|at| format!("host-a-{at}")).collect();
+        let names: Vec<String> = (0..8).map(|at| format!("host-a-{}", unique(at))).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         check(&many(7, &|_, _| ()), &[]);
         check(&many(8, &|_, _| ()), &names);
@@ -170,14 +174,15 @@ mod tests {
             }),
             &[],
         );
-        check(
-            &many(8, &|at, add| {
+        // nor of one whose name only begins as ours does
+        for writer in ["host-b", "host-a-b"] {
+            let foreign = |at, add: &mut Add| {
                 if at == 3 {
-                    add.path = "date=2026-11-01/host-b-3.parquet".into()
+                    add.path = format!("{PARTITION}=2026-11-01/{writer}-{}.parquet", unique(3));
                 }
-            }),
-            &[],
-        );
+            };
+            check(&many(8, &foreign), &[]);
+        }
         check(&many(8, &|at, add| add.modification_time = at * 150), &[]);
         // as many as fit, and few that fill a file; what is large stays
         let halves = many(9, &|_, add| add.size = 400_000);
