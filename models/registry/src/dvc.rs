@@ -14,8 +14,7 @@ use serde::Deserialize;
 use crate::{
     RemoteError,
     listing::{ListedVersion, Listing},
-    opened::Opened,
-    opened::open_file,
+    opened::{Opened, open_file},
     package::{Check, Plan, PlannedFile, check_path},
     s3::{Objects, S3Options},
 };

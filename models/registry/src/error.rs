@@ -1,5 +1,5 @@
-//! What keeps a source from being made, and what a registry may answer, named for what the caller can do. Must not
-//! know any protocol.
+//! What keeps a source from being made, what a registry may answer, named for what the caller can do, and what libraries mean
+//! by their errors. Must not know any protocol of a registry.
 
 use std::time::Duration;
 

@@ -34,8 +34,8 @@ const MLMODEL_BYTES_MAX: usize = 1 << 20;
 /// The tag of a version or of a logged model that says what its files were when they were first fetched, by whomever:
 /// MLflow itself keeps no digests.
 const SEAL_TAG: &str = "serving.sha256";
-const SEAL_WHENCE: &str = "the tag serving.sha256 of the version or of its logged model, from when it was first fetched; delete it if the files were \
-                           changed on purpose";
+const SEAL_WHENCE: &str = "the tag serving.sha256 of the version or of its logged model, from when it was first fetched; \
+                           delete it if the files were changed on purpose";
 /// Versions that one look lists.
 const VERSIONS_MAX: usize = 200;
 

@@ -13,7 +13,7 @@ use futures_util::{StreamExt as _, stream::BoxStream};
 use crate::{RemoteError, error::causes};
 
 /// Bytes read at once from a file nearby.
-const PIECE_BYTES: usize = 1 << 20;
+pub(crate) const PIECE_BYTES: usize = 1 << 20;
 /// Time without a byte.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 

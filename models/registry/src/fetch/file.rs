@@ -16,6 +16,7 @@ use super::{Fetcher, Progress, blocking, create};
 use crate::{
     RemoteError, backoff,
     kind::Kind,
+    opened::PIECE_BYTES,
     package::{Check, PlannedFile, too_large},
 };
 
@@ -209,7 +210,7 @@ async fn checked(planned: &PlannedFile, path: &Path) -> Result<(), RemoteError> 
 
 fn hashed<H: sha2::Digest>(mut hasher: H, path: &Path) -> Result<String, RemoteError> {
     let mut file = File::open(path).map_err(ModelError::io(path, "open"))?;
-    let mut piece = vec![0; 1 << 20];
+    let mut piece = vec![0; PIECE_BYTES];
     loop {
         match file.read(&mut piece).map_err(ModelError::io(path, "read"))? {
             0 => return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
