@@ -4,8 +4,9 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
 };
+
+use gannet_models::scan::Stamp;
 
 use rustls::{
     RootCertStore, ServerConfig,
@@ -29,7 +30,7 @@ pub(super) struct Files {
 }
 
 /// Changes when a file does.
-pub(super) type Stamps = Vec<Option<(u64, SystemTime)>>;
+pub(super) type Stamps = Vec<Option<Stamp>>;
 
 impl Files {
     pub(super) fn of(config: &TlsConfig, port: Port) -> Option<Self> {
@@ -39,11 +40,8 @@ impl Files {
     }
 
     pub(super) fn stamps(&self) -> Stamps {
-        let stamp = |path: &PathBuf| {
-            // through links, which is how orchestrators replace secrets
-            let metadata = fs::metadata(path).ok()?;
-            Some((metadata.len(), metadata.modified().ok()?))
-        };
+        // through links, which is how orchestrators replace secrets
+        let stamp = |path: &PathBuf| fs::metadata(path).map(|metadata| Stamp::from(&metadata)).ok();
         [Some(&self.certificate), Some(&self.key), self.client_ca.as_ref()]
             .into_iter()
             .flatten()
