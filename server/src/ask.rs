@@ -27,8 +27,9 @@ use http::HeaderMap;
 use smallvec::SmallVec;
 
 use crate::{
+    protocol::Protocol,
     respond::Refusal,
-    trace::{Protocol, Traced, Tracer},
+    trace::{Traced, Tracer},
 };
 
 /// Parameters that nobody knows and that are kept, because a route may go by one of them; further ones are not.

@@ -24,6 +24,8 @@ pub mod grpc;
 
 pub mod ask;
 
+pub mod protocol;
+
 pub mod respond;
 
 pub mod guard;

@@ -25,6 +25,7 @@ use self::connection::Terms;
 use crate::{
     grpc::GrpcService,
     http::HttpService,
+    protocol::Protocol,
     state::State,
     tls::{Secured, Tls},
 };
@@ -47,22 +48,6 @@ pub struct Options {
     pub threads: usize,
     /// What the endpoints need.
     pub state: Arc<State>,
-}
-
-/// What is spoken on a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Protocol {
-    Http,
-    Grpc,
-}
-
-impl Protocol {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Grpc => "grpc",
-        }
-    }
 }
 
 /// The running data plane.

@@ -14,13 +14,12 @@ use gannet_runtime::{InferError, InferResponse, Time, clock, metrics::process, s
 use http::HeaderMap;
 use tokio::sync::mpsc;
 
-pub use self::record::Protocol;
 use self::{
     context::{Context, own_number, random},
     record::{Outcome, Record},
     sender::Sending,
 };
-use crate::{config::TraceSettings, respond::Refusal};
+use crate::{config::TraceSettings, protocol::Protocol, respond::Refusal};
 
 /// Requests that wait to be told of; more are dropped.
 const WAITING_MAX: usize = 16_384;

@@ -13,9 +13,9 @@ use super::{codec, deadline, frame, pb};
 use crate::{
     admission::Permit,
     ask, patience,
+    protocol::Protocol,
     respond::{Kind, Refusal},
     state::State,
-    trace::Protocol,
 };
 
 /// What came beside a message.

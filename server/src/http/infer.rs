@@ -15,9 +15,9 @@ use super::{
 };
 use crate::{
     ask,
+    protocol::Protocol,
     respond::{Kind, Refusal},
     state::State,
-    trace::Protocol,
 };
 
 static JSON: LazyLock<HeaderValue> = LazyLock::new(|| HeaderValue::from_static("application/json"));

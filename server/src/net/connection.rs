@@ -28,8 +28,10 @@ use hyper_util::{
 use pin_project_lite::pin_project;
 use tokio::{net::TcpStream, sync::watch, time::Sleep};
 
-use super::Protocol;
-use crate::tls::{Stream, Tls};
+use crate::{
+    protocol::Protocol,
+    tls::{Stream, Tls},
+};
 
 /// HTTP/2 windows and frames that let a tensor of some megabytes through without a pause.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;

@@ -7,7 +7,7 @@ use prost::Message;
 
 use super::{
     context::{own_number, random},
-    record::{Outcome, Protocol, Record},
+    record::{Outcome, Record},
 };
 use crate::state::SERVER_VERSION;
 
@@ -154,7 +154,7 @@ fn spans(record: Record) -> Vec<Span> {
         attributes: vec![
             text("gannet.model", model),
             text("gannet.request.id", id),
-            text("network.protocol.name", protocol_name(protocol)),
+            text("network.protocol.name", protocol.name()),
         ],
         status: None,
     };
@@ -201,12 +201,5 @@ fn part(whole: &Span, name: &str, from: Time, to: Time) -> Span {
         start_time_unix_nano: clock::wall_ns(from),
         end_time_unix_nano: clock::wall_ns(to),
         ..Span::default()
-    }
-}
-
-fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Http => "http",
-        Protocol::Grpc => "grpc",
     }
 }

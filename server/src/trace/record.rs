@@ -4,15 +4,7 @@ use gannet_models::Version;
 use gannet_runtime::{Time, request::Timing};
 
 use super::context::Context;
-
-/// How a request came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP, version 1 or 2.
-    Http,
-    /// gRPC.
-    Grpc,
-}
+use crate::protocol::Protocol;
 
 /// A request, as it is told of.
 #[derive(Debug)]

@@ -37,6 +37,8 @@ pub(super) struct Sending {
     stop: Arc<Notify>,
     /// Whether the last was not taken.
     failing: bool,
+    /// Spans under way.
+    under_way: usize,
 }
 
 /// Why spans were not taken.
@@ -58,7 +60,15 @@ impl Sending {
         let client = reqwest::Client::builder().timeout(ANSWER_TIME_MAX).no_proxy();
         let client = client.redirect(reqwest::redirect::Policy::none()).build().map_err(io::Error::other)?;
         let sender = Sender { service: settings.service_name.clone(), server: server.to_owned() };
-        Ok(Self { url, credentials: settings.credentials.clone(), client, sender, stop, failing: false })
+        Ok(Self {
+            url,
+            credentials: settings.credentials.clone(),
+            client,
+            sender,
+            stop,
+            failing: false,
+            under_way: 0,
+        })
     }
 
     /// The life of the thread.
@@ -100,17 +110,21 @@ impl Sending {
                 self.tell(std::mem::take(&mut gathered)).await;
             }
         };
-        let _ = tokio::time::timeout(END_TIME_MAX, rest).await;
+        if tokio::time::timeout(END_TIME_MAX, rest).await.is_err() {
+            process::traced("shutdown", self.under_way as u64 + (gathered.len() + records.len()) as u64);
+        }
     }
 
     /// Sends these, again where that may do; what is not taken is counted.
     async fn tell(&mut self, records: Vec<Record>) {
         let (body, spans) = otlp::encode(records, &self.sender);
+        self.under_way += spans;
         let mut tries = 1;
         let why = loop {
             match self.send(body.clone()).await {
                 Ok(()) => {
                     process::traced("sent", spans as u64);
+                    self.under_way = 0;
                     if std::mem::take(&mut self.failing) {
                         tracing::info!(url = self.url, "the collector takes spans again");
                     }
@@ -125,6 +139,7 @@ impl Sending {
             }
         };
         process::traced("refused", spans as u64);
+        self.under_way = 0;
         if !std::mem::replace(&mut self.failing, true) {
             tracing::warn!(
                 url = self.url,
