@@ -319,8 +319,9 @@ fn several_roots_are_one_repository_and_the_first_of_two_names_wins() {
     second.put("m/1", "add_two");
     second.put("n/1", "add_two");
     let server = Server::start(&first.path(), |config| config.repository.paths.push(second.path()));
-    // the files of the second root may come to rest a little later
+    // files may come to rest only after the first look, and are then loaded in any order
     wait_for_answer(&server, "n", 3.0);
+    wait::until("the other answers", || add(server.http(), "m").is_ok());
     assert_eq!(add(server.http(), "m"), Ok(2.0));
     let told = problems(&server, "m");
     assert!(told.contains(&second.path().display().to_string()), "{told}");
